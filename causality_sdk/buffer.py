@@ -1,0 +1,52 @@
+"""Events that the disk did not take, in memory, until it does.
+
+Neighbour: the client, which puts them here when an append fails, and writes them before anything
+newer. Invariant: bounded; what had to be dropped is counted, the oldest first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+MAX_EVENTS = 1000
+MAX_BYTES = 4 * 1024 * 1024
+
+
+class Buffer:
+    """First in, first out. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # held while writing, so that nothing overtakes
+        self._payloads: deque[bytes] = deque()
+        self._bytes = 0
+        self.dropped = 0  # events; written under the lock, read anywhere
+
+    def __len__(self) -> int:
+        return len(self._payloads)
+
+    def write(
+        self, append_many: Callable[[Sequence[bytes]], object], newer: Sequence[bytes]
+    ) -> bool:
+        """Writes what is buffered and then `newer`, in one call; False if the disk refused again.
+
+        After a refusal `newer` is in the buffer too.
+        """
+        with self._lock:
+            try:
+                append_many([*self._payloads, *newer])
+            except OSError:  # a QueueError is one
+                for payload in newer:
+                    self._add_locked(payload)
+                return False
+            self._payloads.clear()
+            self._bytes = 0
+            return True
+
+    def _add_locked(self, payload: bytes) -> None:
+        self._payloads.append(payload)
+        self._bytes += len(payload)
+        while len(self._payloads) > MAX_EVENTS or self._bytes > MAX_BYTES:
+            self._bytes -= len(self._payloads.popleft())
+            self.dropped += 1

@@ -1,0 +1,55 @@
+"""Takes the first queue file that nobody owns and that is meant for our destination.
+
+Neighbours: `ownership` locks, `schema` looks inside. Invariant: a file is opened only after it was
+locked, and let go again when its events are meant for somebody else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+from causality_sdk import ownership, schema
+from causality_sdk.errors import QueueError
+from causality_sdk.schema import Destination
+
+
+class Claim(NamedTuple):
+    """A file that is ours until the lease is released, and those that were passed over."""
+
+    lease: ownership.Lease
+    others: tuple[Path, ...]
+    """Free files of another destination. What is in them stays until somebody asks for it."""
+
+
+def claim(base: Path, destination: Destination) -> Claim:
+    """The first of `base` and its siblings that is free and has our destination, or is new.
+
+    Raises `QueueError` where a file cannot be used; a file that is damaged or foreign is not
+    passed over silently.
+    """
+    schema.make_directory(base.parent)
+    others: list[Path] = []
+    for path in ownership.siblings(base):
+        lease = ownership.acquire(path)
+        if lease is None:
+            continue
+        try:
+            found = schema.prepare(path, destination)
+        except BaseException:
+            lease.release()
+            raise
+        if found == destination:
+            return Claim(lease, tuple(others))
+        lease.release()
+        others.append(path)
+    raise QueueError(
+        f"all {ownership.MAX_SIBLINGS} queue files beside {base} are in use; give this program a"
+        " queue_path of its own"
+    )
+
+
+def fingerprint(api_key: str) -> str:
+    """Tells one api key from another without holding it."""
+    return hashlib.sha256(b"causality-sdk queue\x00" + api_key.encode()).hexdigest()[:16]

@@ -1,0 +1,402 @@
+"""`Client`: wires the parts together; track, flush, close.
+
+Neighbours: everything. It holds no logic of theirs: an event is encoded by `event`, committed by
+`queue`, delivered by `sender`. Invariant: a key that `track()` returned is committed, and `track()`
+never waits for the network.
+"""
+
+from __future__ import annotations
+
+import atexit
+import time
+import weakref
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from causality_sdk import schema
+from causality_sdk._version import __version__
+from causality_sdk.buffer import Buffer
+from causality_sdk.claim import claim, fingerprint
+from causality_sdk.config import Config
+from causality_sdk.errors import ClientClosed, ConfigError, DeliveryError, QueueError, QueueFull
+from causality_sdk.event import Encoder, Event, Properties
+from causality_sdk.hooks import Hooks
+from causality_sdk.ownership import Lease
+from causality_sdk.pacer import Pace, Pacer
+from causality_sdk.queue import Queue
+from causality_sdk.schema import Destination
+from causality_sdk.sender import Limits, Sender
+from causality_sdk.stats import FlushReport, Health, Stats
+from causality_sdk.transport.base import Transport
+from causality_sdk.wire import WIRES
+from causality_sdk.wire.base import Request, Wire
+
+
+class Client:
+    """A durable event tracker. Safe to use from many threads.
+
+    Takes the fields of `Config` as keywords, or `config=`. Options that are not given come from
+    the environment (`CAUSALITY_<FIELD>`), then from the defaults. Raises `ConfigError` for a wrong
+    option and `QueueError` when the queue file cannot be used.
+
+    A context manager: leaving it closes the client. At interpreter exit a client that was not
+    closed sends what it can within `close_timeout`; the rest stays on disk for the next start.
+    """
+
+    def __init__(self, *, config: Config | None = None, **options: Any) -> None:
+        if config is not None and options:
+            raise ConfigError(
+                f"pass config= or single options, not both (got {', '.join(options)})"
+            )
+        config = Config.load(**options) if config is None else config
+        self.config = config
+        self._enabled = config.enabled
+        self._closed = False
+        if not config.enabled:
+            return
+        self._logger = config.logger
+        self._encoder = Encoder(config.app_id, max_event_bytes=config.max_event_bytes)
+        wire: Wire = WIRES[config.wire]() if isinstance(config.wire, str) else config.wire
+        self._wire = wire
+        self._hooks = Hooks(
+            logger=config.logger,
+            on_delivered=config.on_delivered,
+            on_dropped=config.on_dropped,
+            on_error=config.on_error,
+        )
+        self._buffer = Buffer()
+        self._queue, self._lease = self._open_queue(wire)
+        self._sender = Sender(
+            self._queue,
+            wire,
+            lambda: config.transport or _http_transport(config, wire),
+            limits=Limits(
+                batch_size=config.batch_size,
+                max_batch_events=config.max_batch_events,
+                max_batch_bytes=config.max_batch_bytes,
+                timeout=config.timeout,
+            ),
+            pacer=Pacer(
+                Pace(
+                    batch_size=config.batch_size,
+                    flush_interval=config.flush_interval,
+                    backoff_initial=config.backoff_initial,
+                    backoff_max=config.backoff_max,
+                    jitter=config.jitter,
+                ),
+                backlog=self._queue.last_id,
+            ),
+            hooks=self._hooks,
+            logger=config.logger,
+        )
+        # For a client that is forgotten instead of closed. Holds the parts, never the client.
+        self._finalizer = weakref.finalize(self, _abandon, self._sender, self._queue, self._lease)
+        self._finalizer.atexit = False  # at exit the queue stays open for later atexit hooks
+        self._at_exit = _exit_hook(weakref.ref(self))
+        atexit.register(self._at_exit)
+        if config.start:
+            self._sender.start()
+
+    # ------------------------------------------------------------------ the verbs
+
+    def track(
+        self,
+        event: str | Event,
+        properties: Properties | None = None,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        device_id: str | None = None,
+        timestamp: datetime | int | None = None,
+        idempotency_key: str | UUID | None = None,
+        app_id: str | None = None,
+    ) -> str | None:
+        """Commits one event to the queue and gives its idempotency key. Any thread.
+
+        `event` is the event's type, with the rest as arguments, or an `Event`. `timestamp` is an
+        aware datetime or milliseconds since the epoch. None means that the disk did not take it:
+        the event waits in memory, see `Stats.buffered`.
+
+        Raises `EventError` for an event that can never be sent, `QueueFull` under
+        `overflow="reject"`, `ClientClosed` after `close()`, and `QueueError` under `strict`.
+        """
+        if not self._enabled:
+            return None
+        if type(event) is str:
+            key, payload = self._encoder.encode(
+                event,
+                properties,
+                user_id,
+                session_id,
+                device_id,
+                timestamp,
+                idempotency_key,
+                app_id,
+            )
+        elif isinstance(event, Event):
+            if properties is not None:
+                raise ConfigError("pass properties inside the Event, not beside it")
+            key, payload = self._encoder.encode_event(event)
+        else:
+            # Not a type that can be named: the encoder knows how to say so.
+            key, payload = self._encoder.encode(event)
+        if self._closed:
+            raise self._closed_error()
+        if self._buffer:
+            return key if self._buffer.write(self._queue.append_many, [payload]) else None
+        try:
+            row_id = self._queue.append(payload)
+        except QueueFull:
+            raise
+        except QueueError as error:
+            self._not_written([payload], error)
+            return None
+        if row_id >= self._sender.wake_at:
+            self._sender.wake()
+        return key
+
+    def track_many(self, events: Iterable[Event]) -> list[str] | None:
+        """Commits events in order, in one transaction, and gives their keys. Any thread.
+
+        All are encoded first: a bad one raises `EventError` that names its index, and none is
+        queued. More than 8 MiB of events take more than one transaction. None, and the errors, as
+        for `track()`.
+        """
+        if not self._enabled:
+            return None
+        keys, payloads = self._encode_all(events)
+        if self._closed:
+            raise self._closed_error()
+        if not payloads:
+            return keys
+        if self._buffer:
+            return keys if self._buffer.write(self._queue.append_many, payloads) else None
+        try:
+            row_id = self._queue.append_many(payloads)
+        except QueueFull:
+            raise
+        except QueueError as error:
+            self._not_written(payloads, error)
+            return None
+        if row_id >= self._sender.wake_at:
+            self._sender.wake()
+        return keys
+
+    def flush(self, timeout: float | None = None) -> FlushReport:
+        """Tries to deliver all that is queued at this moment, and reports. Any thread.
+
+        Interrupts a wait or a backoff. Gives up after `max_retries` further attempts or after
+        `timeout` seconds (None: however long the attempts take). Never raises for the network; see
+        `FlushReport.raise_for_error`. Raises `ClientClosed`.
+        """
+        if not self._enabled:
+            return FlushReport()
+        if self._closed:
+            raise self._closed_error()
+        return self._flush(timeout, self.config.max_retries)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Sends what it can, ends the sender, closes the file. Idempotent; any thread.
+
+        Returns within `timeout` seconds (default: `close_timeout`). What was not delivered stays
+        on disk and is sent by the next client of this app.
+        """
+        if not self._enabled or self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self._at_exit)
+        self._shut_down(self.config.close_timeout if timeout is None else timeout)
+        self._finalizer.detach()
+        # On this thread if the sender is done, else on its own once the attempt under way is over:
+        # until then the file must stay ours.
+        self._sender.when_ended(lambda: _release(self._queue, self._lease))
+
+    def stats(self) -> Stats:
+        """Counters and state of this moment. Any thread; also after `close()`."""
+        if not self._enabled:
+            return Stats(evicted={})
+        counters, tracked, pending, pending_bytes = self._queue.snapshot()
+        sender = self._sender
+        return Stats(
+            tracked=tracked,
+            acknowledged=counters.acknowledged,
+            evicted=counters.evicted,
+            buried=counters.buried,
+            pending=pending,
+            pending_bytes=pending_bytes,
+            buffered=len(self._buffer),
+            buffer_dropped=self._buffer.dropped,
+            retries=sender.retries,
+            last_success_ms=sender.last_success_ms,
+            last_error=None if sender.last_error is None else str(sender.last_error),
+            state=sender.state,
+            queue_path=str(self._queue.path),
+        )
+
+    def health(self, timeout: float | None = None) -> Health:
+        """Asks the server whether it is well, within `timeout` seconds (default: the option).
+
+        Does not raise for the network. Raises `ClientClosed`.
+        """
+        if not self._enabled:
+            return Health(ok=True)
+        if self._closed:
+            raise self._closed_error()
+        started = time.monotonic()
+        try:
+            response = self._sender.probe(
+                Request(path=self._wire.health_path, method="GET", body=b""),
+                self.config.timeout if timeout is None else timeout,
+            )
+        except DeliveryError as error:
+            return Health(ok=False, seconds=time.monotonic() - started, error=error)
+        return Health(
+            ok=200 <= response.status <= 299,
+            status=response.status,
+            seconds=time.monotonic() - started,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if not self._enabled:
+            return "<Client disabled>"
+        state = "closed" if self._closed else self._sender.state
+        return f"<Client app_id={self.config.app_id!r} endpoint={self.config.endpoint!r} {state}>"
+
+    # ------------------------------------------------------------------ inside
+
+    def _open_queue(self, wire: Wire) -> tuple[Queue, Lease | None]:
+        config = self.config
+        try:
+            lease = self._claim(
+                Destination(config.endpoint, wire.name, fingerprint(config.api_key))
+            )
+            try:
+                return self._queue_at(lease), lease
+            except BaseException:
+                lease.release()
+                raise
+        except QueueError as error:
+            if config.fallback != "memory":
+                raise
+            self._logger.error(
+                "causality: %s. fallback='memory': events are queued in MEMORY ONLY and are lost"
+                " when this process ends",
+                error,
+            )
+            self._hooks.error(error)
+            return self._queue_at(None), None
+
+    def _claim(self, destination: Destination) -> Lease:
+        claimed = claim(self.config.resolved_queue_path, destination)
+        if claimed.others:
+            self._logger.warning(
+                "causality: %s hold events for another endpoint or api key; they stay there until"
+                " a client with those options runs",
+                ", ".join(str(path) for path in claimed.others),
+            )
+        return claimed.lease
+
+    def _queue_at(self, lease: Lease | None) -> Queue:
+        config = self.config
+        return Queue(
+            schema.MEMORY if lease is None else lease.path,
+            max_events=config.max_queue_events,
+            max_bytes=config.max_queue_bytes,
+            reject=config.overflow == "reject",
+            power_safe=config.durability == "power",
+        )
+
+    def _encode_all(self, events: Iterable[Event]) -> tuple[list[str], list[bytes]]:
+        keys, payloads = [], []
+        for index, event in enumerate(events):
+            if not isinstance(event, Event):
+                raise ConfigError(
+                    f"track_many takes Event objects; item {index} is a {type(event).__name__}"
+                )
+            try:
+                key, payload = self._encoder.encode_event(event)
+            except ValueError as error:  # an EventError is one
+                error.args = (f"event {index}: {error}",)
+                raise
+            keys.append(key)
+            payloads.append(payload)
+        return keys, payloads
+
+    def _not_written(self, payloads: list[bytes], error: QueueError) -> None:
+        if self.config.strict:
+            raise error
+        self._buffer.write(self._queue.append_many, payloads)
+        self._queue.log_trouble = error  # the sender reports it: hooks never run in track()
+        self._sender.wake()
+
+    def _flush(self, timeout: float | None, retries: int) -> FlushReport:
+        if self._buffer:
+            self._buffer.write(self._queue.append_many, [])
+        flush = self._sender.flush(timeout=timeout, retries=retries)
+        return FlushReport(
+            delivered=flush.delivered,
+            rejected=flush.rejected,
+            remaining=self._queue.pending,
+            error=flush.error,
+        )
+
+    def _shut_down(self, timeout: float) -> None:
+        """One last attempt, then the end of the sender, within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        if self._queue.pending:
+            self._flush(timeout, retries=0)
+        self._sender.stop()
+        self._sender.wait_until_ended(max(0.0, deadline - time.monotonic()))
+
+    def _closed_error(self) -> ClientClosed:
+        return ClientClosed("this client was closed; make a new Client, or close it later")
+
+
+def _http_transport(config: Config, wire: Wire) -> Transport:
+    from causality_sdk.transport.http import HttpTransport  # loads requests: 80 ms
+
+    return HttpTransport(
+        config.endpoint,
+        {
+            **config.headers,
+            "User-Agent": config.user_agent or f"causality-sdk/{__version__}",
+            wire.key_header: config.api_key,
+        },
+        secret=config.api_key,
+        compression=config.compression,
+        verify=config.verify,
+        proxies=config.proxies,
+        session=config.session,
+    )
+
+
+def _release(queue: Queue, lease: Lease | None) -> None:
+    queue.close()
+    if lease is not None:
+        lease.release()
+
+
+def _abandon(sender: Sender, queue: Queue, lease: Lease | None) -> None:
+    """For a client that was garbage collected: nothing waits, what was not sent is on disk."""
+    sender.stop()
+    sender.when_ended(lambda: _release(queue, lease))
+
+
+def _exit_hook(reference: weakref.ref[Client]) -> Any:
+    """The atexit hook. It must not keep a client alive that its program has forgotten."""
+
+    def at_exit() -> None:
+        client = reference()
+        if client is not None and not client._closed:
+            # The queue stays open: a track() from a later atexit hook still commits.
+            client._shut_down(client.config.close_timeout)
+
+    return at_exit

@@ -1,0 +1,447 @@
+"""Options: their defaults, their checks, the environment, the default place of the queue.
+
+`Config` is frozen and checked once, when it is made; the rest of the package trusts it.
+Neighbours: `client` makes one; nobody else reads the environment. Invariant: an api key is in no
+repr and in no message.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+from urllib.parse import quote, urlsplit
+
+from causality_sdk.errors import ConfigError
+
+if TYPE_CHECKING:
+    import requests
+
+    from causality_sdk.stats import Delivered, Dropped
+    from causality_sdk.transport.base import Transport
+    from causality_sdk.wire.base import Wire
+
+ENV_PREFIX = "CAUSALITY_"
+LOGGER = logging.getLogger("causality_sdk")
+
+Overflow = Literal["drop_oldest", "reject"]
+Durability = Literal["process", "power"]
+Compression = Literal["gzip"]
+Fallback = Literal["memory"]
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+# A header value may hold visible ASCII, spaces and tabs (RFC 9110, section 5.5). Anything else is
+# a smuggled header or an error in the HTTP library, long after the mistake was made.
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+# No wait of the standard library takes more on every platform (Windows: 4,294,967 s); a larger
+# one would be an OverflowError in the sender.
+_SECONDS_MAX = 4_000_000
+_SIZE_MAX = 2**63 - 1  # of an integer in SQLite
+# Names that Windows keeps for devices, alone or before a dot.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The options of a `Client`. Wrong ones raise `ConfigError` with field, value and fix.
+
+    `Config(...)` takes what it is given and the defaults. `Config.load(...)` also reads the
+    environment: arguments win over `CAUSALITY_<FIELD>`, which wins over the default.
+    Times are in seconds, sizes in bytes.
+    """
+
+    api_key: str = field(default="", repr=False)
+    """Sent as `X-API-Key`. Required."""
+    endpoint: str = ""
+    """Base URL of the server, with `https://` or `http://`. Required."""
+    app_id: str = ""
+    """Names the application in every event, and its queue directory. Required."""
+    batch_size: int = 50
+    """Events that wake the sender before `flush_interval` is over."""
+    flush_interval: float = 30.0
+    """Seconds: the longest an event waits while the server answers."""
+    max_batch_events: int = 1000
+    """Events in one request at most."""
+    max_batch_bytes: int = 1024 * 1024
+    """Bytes of events in one request at most."""
+    max_event_bytes: int = 256 * 1024
+    """Bytes of one event, encoded, at most."""
+    timeout: float = 10.0
+    """Seconds: total deadline of one HTTP attempt; connecting takes at most 3 of them."""
+    max_retries: int = 3
+    """Retries inside one `flush()` call. The background never gives up."""
+    backoff_initial: float = 1.0
+    """Seconds: ceiling of the first delay between background attempts."""
+    backoff_max: float = 300.0
+    """Seconds: ceiling of every delay between background attempts."""
+    jitter: float = 1.0
+    """0.0 to 1.0: the random part of a delay; 1.0 is full jitter."""
+    queue_path: Path | None = None
+    """The queue file. Default: `queue.db` in the user data directory of the platform."""
+    max_queue_events: int = 100_000
+    """Events one queue file holds at most."""
+    max_queue_bytes: int = 128 * 1024 * 1024
+    """Bytes one queue file holds at most."""
+    overflow: Overflow = "drop_oldest"
+    """At the cap: `"drop_oldest"` evicts, `"reject"` raises `QueueFull`."""
+    durability: Durability = "process"
+    """`"process"` survives kill -9; `"power"` survives power loss too, for one fsync a commit."""
+    compression: Compression | None = None
+    """`"gzip"` compresses request bodies."""
+    close_timeout: float = 2.0
+    """Seconds that `close()` and the exit of the interpreter may spend on sending."""
+    user_agent: str = ""
+    """Default: `causality-sdk/<version>`."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Further headers of every request."""
+    verify: bool | str = True
+    """TLS verification, as in requests: True, False, or the path of a CA bundle."""
+    proxies: Mapping[str, str] | None = field(default=None, repr=False)
+    """Proxies, as in requests; None takes those of the environment."""
+    session: requests.Session | None = field(default=None, repr=False)
+    """A session of your own. Only the sender uses it while the client lives."""
+    wire: str | Wire = "causality"
+    """The destination's format: a name, or an object that keeps the `Wire` protocol."""
+    transport: Transport | None = None
+    """What carries requests. Default: HTTP."""
+    fallback: Fallback | None = None
+    """`"memory"`: when the queue cannot be opened, warn loudly and queue in memory."""
+    strict: bool = False
+    """True: trouble of the machine raises `QueueError` out of `track()`."""
+    start: bool = True
+    """False: no thread; the program calls `flush()` itself."""
+    enabled: bool = True
+    """False: every call is accepted and does nothing."""
+    logger: logging.Logger = field(default=LOGGER, repr=False)
+    """Where the client logs."""
+    on_delivered: Callable[[Delivered], object] | None = field(default=None, repr=False)
+    """Hook after each acknowledged batch. Sender thread."""
+    on_dropped: Callable[[Dropped], object] | None = field(default=None, repr=False)
+    """Hook after events were evicted. Sender thread."""
+    on_error: Callable[[Exception], object] | None = field(default=None, repr=False)
+    """Hook for each failure. Sender thread."""
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Config:
+        """A `Config` from `options`, then the environment, then the defaults.
+
+        `environ` stands in for `os.environ`. Raises `ConfigError`, also for an option that does
+        not exist and for a variable that cannot be read as its field's type.
+        """
+        environ = os.environ if environ is None else environ
+        known = {spec.name: spec for spec in fields(cls)}
+        for name in options:
+            if name not in known:
+                raise ConfigError(f"{name} is not an option; the options are {', '.join(known)}")
+        for name, parse in _FROM_ENVIRONMENT.items():
+            text = environ.get(ENV_PREFIX + name.upper(), "")
+            # Empty means unset: `VAR= program` and compose files cannot unset a variable.
+            if name not in options and text != "":
+                options[name] = parse(ENV_PREFIX + name.upper(), text)
+        return cls(**options)
+
+    def __post_init__(self) -> None:
+        _flag("enabled", self.enabled)
+        if not self.enabled:
+            return  # a program that has tracking switched off need not have a key for it
+        self._check_required()
+        _whole("batch_size", self.batch_size, 1)
+        _number("flush_interval", self.flush_interval, above=0, most=_SECONDS_MAX)
+        _whole("max_batch_events", self.max_batch_events, 1)
+        _whole("max_batch_bytes", self.max_batch_bytes, 1)
+        _whole("max_event_bytes", self.max_event_bytes, 1)
+        _number("timeout", self.timeout, above=0, most=_SECONDS_MAX)
+        _whole("max_retries", self.max_retries, 0)
+        _number("backoff_initial", self.backoff_initial, above=0, most=_SECONDS_MAX)
+        _number("backoff_max", self.backoff_max, above=0, most=_SECONDS_MAX)
+        if self.backoff_max < self.backoff_initial:
+            raise ConfigError(
+                f"backoff_max must be at least backoff_initial ({self.backoff_initial:g} s),"
+                f" got {self.backoff_max:g} s"
+            )
+        _number("jitter", self.jitter, least=0, most=1)
+        _whole("max_queue_events", self.max_queue_events, 1)
+        _whole("max_queue_bytes", self.max_queue_bytes, 1)
+        if self.max_event_bytes > self.max_queue_bytes:
+            raise ConfigError(
+                f"max_queue_bytes must be at least max_event_bytes ({self.max_event_bytes}),"
+                f" got {self.max_queue_bytes}"
+            )
+        _choice("overflow", self.overflow, get_args(Overflow))
+        _choice("durability", self.durability, get_args(Durability))
+        _choice("compression", self.compression, (None, *get_args(Compression)))
+        _choice("fallback", self.fallback, (None, *get_args(Fallback)))
+        _number("close_timeout", self.close_timeout, least=0, most=_SECONDS_MAX)
+        for name in ("strict", "start"):
+            _flag(name, getattr(self, name))
+        self._check_http()
+        self._check_objects()
+
+    def _check_required(self) -> None:
+        for name, example in (
+            ("api_key", ""),
+            ("endpoint", ", for example https://events.example.com"),
+            ("app_id", ", for example kiosk-7"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise ConfigError(f"{name} must be a string, got {type(value).__name__}")
+            if value.strip() == "":
+                raise ConfigError(
+                    f"{name} is required: pass {name}= or set {ENV_PREFIX}{name.upper()}{example}"
+                )
+        try:
+            self.app_id.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"app_id must be text that UTF-8 can hold, got {self.app_id!r}"
+            ) from None
+        # The key itself is never shown; a stray newline from a secrets file is the usual cause.
+        if not _HEADER_VALUE.fullmatch(self.api_key) or self.api_key != self.api_key.strip():
+            raise ConfigError(
+                "api_key must be printable ASCII without spaces or line breaks around it;"
+                " strip what the file or the secret store added"
+            )
+        if self.api_key.lower().startswith(("https://", "http://")):
+            # Else the message about the endpoint would show the key.
+            raise ConfigError("api_key is a URL; are api_key and endpoint swapped?")
+        object.__setattr__(self, "endpoint", _endpoint(self.endpoint))
+
+    def _check_http(self) -> None:
+        _header("user_agent", self.user_agent)
+        if not isinstance(self.headers, Mapping):
+            raise ConfigError(f"headers must be a mapping, got {type(self.headers).__name__}")
+        for name, value in self.headers.items():
+            if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+                raise ConfigError(f"headers has the name {name!r}, which is not an HTTP token")
+            _header(f"headers[{name!r}]", value)
+        object.__setattr__(self, "headers", dict(self.headers))  # nobody changes ours afterwards
+        if not isinstance(self.verify, (bool, str)):
+            raise ConfigError(
+                f"verify must be True, False or the path of a CA bundle, got {self.verify!r}"
+            )
+        if self.proxies is not None and not isinstance(self.proxies, Mapping):
+            raise ConfigError(
+                "proxies must be a mapping such as {'https': 'http://proxy:3128'},"
+                f" got {type(self.proxies).__name__}"
+            )
+
+    def _check_objects(self) -> None:
+        if self.queue_path is not None:
+            if not isinstance(self.queue_path, (str, os.PathLike)):
+                raise ConfigError(
+                    f"queue_path must be a path, got {type(self.queue_path).__name__}"
+                )
+            object.__setattr__(self, "queue_path", _file_path("queue_path", self.queue_path))
+        if isinstance(self.wire, str):
+            _choice("wire", self.wire, WIRE_NAMES)
+        else:
+            _protocol("wire", self.wire, ("frame", "verdicts"))
+        if self.transport is not None:
+            _protocol("transport", self.transport, ("send", "close"))
+        if self.session is not None:
+            _protocol("session", self.session, ("request", "close"))
+        if not isinstance(self.logger, (logging.Logger, logging.LoggerAdapter)):
+            raise ConfigError(f"logger must be a logging.Logger, got {type(self.logger).__name__}")
+        for name in ("on_delivered", "on_dropped", "on_error"):
+            hook = getattr(self, name)
+            if hook is not None and not callable(hook):
+                raise ConfigError(f"{name} must be callable, got {type(hook).__name__}")
+
+    @property
+    def resolved_queue_path(self) -> Path:
+        """`queue_path`, or the default: `<user data dir>/causality/<app_id>/queue.db`."""
+        if self.queue_path is not None:
+            return self.queue_path
+        return default_queue_path(self.app_id)
+
+
+WIRE_NAMES = ("causality",)
+"""What `wire` may name; the modules are in `causality_sdk.wire`."""
+
+
+def default_queue_path(app_id: str) -> Path:
+    """Where the queue of `app_id` lies when `queue_path` is not given.
+
+    What a file name cannot hold on some platform is percent-encoded, so that two apps never
+    share a directory and none leaves the user data directory. (Where the file system ignores the
+    case of letters, so does this.)
+    """
+    import platformdirs  # 3 ms that a client with a queue_path of its own need not pay
+
+    name = quote(app_id, safe=" ")
+    if _DEVICE.match(name):
+        name = f"%{ord(name[0]):02X}{name[1:]}"
+    if name.strip(". ") == "" or name.endswith((".", " ")):
+        name = name.replace(".", "%2E").replace(" ", "%20")
+    return Path(platformdirs.user_data_dir("causality", appauthor=False)) / name / "queue.db"
+
+
+def _endpoint(value: str) -> str:
+    """The base URL without a trailing slash. Credentials in it would end up in logs."""
+    example = "use a base URL such as https://events.example.com"
+    url = value.strip()
+    shown = repr(_without_secrets(url))
+    if "@" in url:
+        raise ConfigError(
+            f"endpoint must not hold a user name or password, got {shown}; use api_key or headers"
+        )
+    if "?" in url or "#" in url:
+        raise ConfigError(f"endpoint must not have a query or a fragment, got {shown}; {example}")
+    # urlsplit drops tabs and line breaks in silence, but what uses the URL later would not
+    if not url.isprintable() or " " in url:
+        raise ConfigError(f"endpoint must not hold spaces or line breaks, got {shown}; {example}")
+    if not url.lower().startswith(("https://", "http://")):
+        raise ConfigError(f"endpoint must begin with https:// or http://, got {shown}; {example}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"endpoint {shown} cannot be read ({error}); {example}") from None
+    if not parts.hostname:
+        raise ConfigError(f"endpoint has no host, got {shown}; {example}")
+    if port == 0:
+        raise ConfigError(f"endpoint has port 0, got {shown}; {example}")
+    return url.rstrip("/")
+
+
+def _without_secrets(url: str) -> str:
+    """`url` as it may be shown: a password, or a token in the query, does not belong in a log."""
+    base = re.split(r"[?#]", url, maxsplit=1)[0]
+    if "@" not in url:
+        return base if base == url else base + "?..."
+    scheme = re.match(r"https?://", url, re.IGNORECASE)
+    # A password may hold any character, so all before the last @ is taken for one.
+    host = re.split(r"[?#]", url.rpartition("@")[2], maxsplit=1)[0]
+    return f"{scheme[0] if scheme else ''}...@{host}"
+
+
+def _file_path(name: str, value: str | os.PathLike[str]) -> Path:
+    """`value` as an absolute path, so that a later chdir does not move the queue."""
+    path = Path(value)
+    if path.name in ("", "..") or "\0" in str(path):
+        raise ConfigError(f"{name} must name a file, got {str(value)!r}")
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError:
+        raise ConfigError(
+            f"{name} begins with a home directory that is not known, got {str(value)!r};"
+            " use an absolute path"
+        ) from None
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ConfigError(f"{name} must be at least {least}, got {value}")
+    if value > _SIZE_MAX:
+        raise ConfigError(f"{name} must be at most {_SIZE_MAX}, got {value}")
+
+
+def _number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{name} must be a number, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number, got {value!r}")
+    if above is not None and value <= above:
+        raise ConfigError(f"{name} must be above {above:g}, got {value}")
+    if least is not None and value < least:
+        raise ConfigError(f"{name} must be at least {least:g}, got {value}")
+    if most is not None and value > most:
+        raise ConfigError(f"{name} must be at most {most}, got {value}")
+
+
+def _flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, got {value!r}")
+
+
+def _choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        offer = " or ".join(repr(choice) for choice in choices)
+        raise ConfigError(f"{name} must be {offer}, got {value!r}")
+
+
+def _header(name: str, value: object) -> None:
+    # A header may carry a credential, so its value is not shown.
+    # Space around it is refused since requests would do so, at the first attempt to send.
+    if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value) or value != value.strip():
+        raise ConfigError(
+            f"{name} must be a string of printable ASCII without line breaks or spaces around it"
+        )
+
+
+def _protocol(name: str, value: object, methods: tuple[str, ...]) -> None:
+    for method in methods:
+        if not callable(getattr(value, method, None)):
+            raise ConfigError(
+                f"{name} must have a method {method}(), which {type(value).__name__} has not"
+            )
+
+
+def _parse_whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name} must be a whole number, got {text!r}") from None
+
+
+def _parse_number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{name} must be a number, got {text!r}") from None
+
+
+def _parse_flag(name: str, text: str) -> bool:
+    word = text.strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise ConfigError(f"{name} must be true or false, got {text!r}")
+    return word in _TRUE
+
+
+def _parse_flag_or_text(_name: str, text: str) -> bool | str:
+    word = text.strip().lower()
+    return word in _TRUE if word in _TRUE | _FALSE else text
+
+
+def _parse_text(_name: str, text: str) -> str:
+    return text
+
+
+def _parser(spec: Field[Any]) -> Callable[[str, str], Any] | None:
+    """How the environment gives this field, or None for a field that only an argument can give."""
+    if spec.name in ("logger", "session", "transport", "headers", "proxies"):
+        return None
+    if spec.name.startswith("on_"):
+        return None
+    if spec.name == "verify":
+        return _parse_flag_or_text
+    default = spec.default if spec.default is not MISSING else None
+    if isinstance(default, bool):
+        return _parse_flag
+    if isinstance(default, int):
+        return _parse_whole
+    if isinstance(default, float):
+        return _parse_number
+    return _parse_text
+
+
+_FROM_ENVIRONMENT: dict[str, Callable[[str, str], Any]] = {
+    spec.name: parser for spec in fields(Config) if (parser := _parser(spec)) is not None
+}

@@ -1,0 +1,97 @@
+"""Every error of the package. No neighbour is imported; everything may import this.
+
+    CausalityError
+    ├── ConfigError         a wrong option; also a ValueError
+    ├── EventError          an event that can never be sent; also a ValueError
+    ├── ClientClosed        a call after an explicit close(); also a RuntimeError
+    ├── QueueError          the queue file or its disk; also an OSError
+    │   └── QueueFull       overflow="reject" and the cap is reached
+    └── DeliveryError       one attempt to deliver failed; the events stay queued
+        ├── TransportError  no answer: name lookup, connection, TLS, timeout. Retryable.
+        └── ResponseError   an answer that is not an acknowledgement. Retryable or not.
+
+A message names the field or the path, the value, and the fix. No message holds an api key.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+TransportReason = Literal[
+    "dns", "refused", "unreachable", "tls", "timeout", "closed", "proxy", "protocol", "other"
+]
+
+BODY_EXCERPT_CHARS = 500
+
+
+class CausalityError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(CausalityError, ValueError):
+    """A wrong option of `Client` or `Config`. Names the field, the value and the fix."""
+
+
+class EventError(CausalityError, ValueError):
+    """An event that can never be sent as it is. Names the path to the value. Nothing was queued."""
+
+
+class ClientClosed(CausalityError, RuntimeError):
+    """A call on a client after its `close()`. Nothing was queued."""
+
+
+class QueueError(CausalityError, OSError):
+    """The queue file cannot be opened, read or written. Names the path and the fix."""
+
+
+class QueueFull(QueueError):
+    """The queue is at its cap and `overflow="reject"`. Nothing was queued."""
+
+
+class DeliveryError(CausalityError):
+    """One attempt to deliver failed. The events stay in the queue.
+
+    `retryable` says whether the same request may succeed later without anybody's help.
+    """
+
+    retryable: bool = True
+
+
+class TransportError(DeliveryError):
+    """No complete answer came back.
+
+    `reason` is one of `dns`, `refused`, `unreachable`, `tls`, `timeout`, `closed` (the peer ended
+    the connection), `proxy`, `protocol` (not HTTP) and `other`.
+    `stale` is true when a reused connection was closed before any byte of the answer: the usual
+    race with a server's keep-alive limit, worth one immediate second attempt.
+    """
+
+    def __init__(self, message: str, *, reason: TransportReason, stale: bool = False) -> None:
+        super().__init__(message)
+        self.reason: TransportReason = reason
+        self.stale = stale
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default would leave out the keywords; reports travel between processes.
+        return _rebuild, (type(self), str(self), {"reason": self.reason, "stale": self.stale})
+
+
+class ResponseError(DeliveryError):
+    """The server answered, and the answer acknowledges nothing or not everything.
+
+    `status` is the HTTP status, `body` an excerpt of at most `BODY_EXCERPT_CHARS` characters.
+    """
+
+    def __init__(self, message: str, *, status: int, body: str = "", retryable: bool) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body[:BODY_EXCERPT_CHARS]
+        self.retryable = retryable
+
+    def __reduce__(self) -> tuple[object, ...]:
+        options = {"status": self.status, "body": self.body, "retryable": self.retryable}
+        return _rebuild, (type(self), str(self), options)
+
+
+def _rebuild(kind: type[DeliveryError], message: str, options: dict[str, object]) -> DeliveryError:
+    return kind(message, **options)

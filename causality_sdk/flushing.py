@@ -1,0 +1,127 @@
+"""What a `flush()` waits for, and how the sender completes it.
+
+Neighbours: any thread adds a `Flush`; only the sender's step reads, counts and completes.
+Invariant: a flush that was added is completed by the step, by its own deadline, or by the end of
+the sender.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from causality_sdk.errors import DeliveryError
+
+SHORTEST_ATTEMPT = 0.05  # seconds; below it an attempt could only fail
+
+
+@dataclass(eq=False, slots=True)
+class Flush:
+    """One call of `flush()`: all ids up to `target`, with up to `retries` further attempts."""
+
+    target: int
+    retries: int
+    deadline: float | None  # of the sender's clock
+    delivered: int = 0
+    rejected: int = 0
+    failures: int = 0
+    error: Exception | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def complete(self, error: Exception | None) -> None:
+        """Ends the wait. The first error stays, unless this one says more."""
+        if not self.done.is_set():
+            # That time ran out says less than what went wrong until then.
+            if error is not None and not (isinstance(error, TimeoutError) and self.error):
+                self.error = error
+            self.done.set()
+
+
+class Flushes:
+    """The flushes under way. `add` and `discard` from any thread, the rest by the step."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: tuple[Flush, ...] = ()  # replaced, never changed; guarded by _lock
+        self._added = False  # since the step last asked
+
+    def add(self, flush: Flush) -> None:
+        """From now on the sender works for this flush."""
+        with self._lock:
+            self._waiting = (*self._waiting, flush)
+            self._added = True
+
+    def discard(self, flush: Flush) -> None:
+        """The caller waits no longer."""
+        with self._lock:
+            self._waiting = tuple(other for other in self._waiting if other is not flush)
+
+    def take_added(self) -> bool:
+        """Whether a flush was added since the last call."""
+        with self._lock:
+            added, self._added = self._added, False
+        return added
+
+    @property
+    def target(self) -> int | None:
+        """The id up to which somebody waits, or None if nobody does."""
+        return max((flush.target for flush in self._open()), default=None)
+
+    def bounded(self, timeout: float, now: float) -> float:
+        """`timeout` of an attempt, or what the most patient flush has left if that is less."""
+        flushes = self._open()
+        if not flushes or any(flush.deadline is None for flush in flushes):
+            return timeout
+        left = max(flush.deadline - now for flush in flushes if flush.deadline is not None)
+        return min(timeout, max(left, SHORTEST_ATTEMPT))
+
+    def count(self, *, delivered: int, rejected: int, error: Exception | None) -> None:
+        """Something was delivered while these waited."""
+        for flush in self._open():
+            flush.delivered += delivered
+            flush.rejected += rejected
+            if error is not None:
+                flush.error = error
+
+    def failed(self, error: Exception) -> int | None:
+        """An attempt failed. Gives the number of failures of the flush that is to be retried first.
+
+        Completes those whose retries are used up, and all when a retry cannot help.
+        """
+        hopeless = isinstance(error, DeliveryError) and not error.retryable
+        remaining = []
+        for flush in self._open():
+            flush.failures += 1
+            flush.error = error
+            if hopeless or flush.failures > flush.retries:
+                flush.complete(error)
+            else:
+                remaining.append(flush.failures)
+        return min(remaining, default=None)
+
+    def reached(self, cursor: int, *, aside: bool) -> int | None:
+        """The sender has been through the queue up to `cursor`; `aside`: not all of it is gone.
+
+        Completes those that reach no further; with something left it is a failure like another.
+        """
+        remaining = []
+        for flush in self._open():
+            if cursor < flush.target:
+                continue
+            flush.failures += aside
+            if not aside:
+                flush.error = None  # whatever failed on the way, it worked in the end
+                flush.complete(None)
+            elif flush.failures > flush.retries:
+                flush.complete(flush.error)
+            else:
+                remaining.append(flush.failures)
+        return min(remaining, default=None)
+
+    def end(self, error: Exception) -> None:
+        """No step will run any more."""
+        for flush in self._open():
+            flush.complete(error)
+
+    def _open(self) -> list[Flush]:
+        return [flush for flush in self._waiting if not flush.done.is_set()]

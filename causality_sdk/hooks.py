@@ -1,0 +1,77 @@
+"""Calls the user's hooks and writes the log lines of losses. An exception in a hook is logged.
+
+Neighbour: the sender, on whose thread everything here runs. Invariant: a hook can delay delivery,
+but neither end it nor reach `track()`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from causality_sdk.queue import Queue
+from causality_sdk.stats import Delivered, Dropped
+
+_T = TypeVar("_T")
+
+_REASONS = {
+    "max_queue_events": "the queue is full (max_queue_events) and drops the oldest events",
+    "max_queue_bytes": "the queue is full (max_queue_bytes) and drops the oldest events",
+    "corrupt": "rows with a wrong CRC were set aside in the table corrupt_rows",
+    "purged": "events were removed from the queue by hand",
+}
+
+
+class Hooks:
+    """The hooks of one client."""
+
+    def __init__(
+        self,
+        *,
+        logger: logging.Logger,
+        on_delivered: Callable[[Delivered], object] | None = None,
+        on_dropped: Callable[[Dropped], object] | None = None,
+        on_error: Callable[[Exception], object] | None = None,
+    ) -> None:
+        self._logger = logger
+        self._on_delivered = on_delivered
+        self._on_dropped = on_dropped
+        self._on_error = on_error
+        self._evicted: dict[str, int] | None = None  # what was reported; None before the first look
+        self._logged: set[str] = set()  # reasons logged since something was last delivered
+
+    def delivered(self, details: Delivered) -> None:
+        """A batch was answered. Losses that come after it are an outage of their own."""
+        if details.events:
+            self._logged.clear()
+        self._call(self._on_delivered, details)
+
+    def error(self, error: Exception) -> None:
+        """An attempt, the disk or a part of the user's failed."""
+        self._call(self._on_error, error)
+
+    def report_evicted(self, queue: Queue) -> None:
+        """Tells of the events that were evicted since the last call; logs once per outage."""
+        evicted = queue.evicted
+        if evicted == self._evicted:
+            return
+        before, self._evicted = self._evicted, evicted
+        if before is None:
+            return  # what earlier runs lost was told by them
+        for reason, count in evicted.items():
+            events = count - before[reason]
+            if events <= 0:
+                continue
+            if reason not in self._logged:
+                self._logged.add(reason)
+                self._logger.warning("causality: %s", _REASONS[reason])
+            self._call(self._on_dropped, Dropped(events=events, reason=reason))
+
+    def _call(self, hook: Callable[[_T], object] | None, details: _T) -> None:
+        if hook is None:
+            return
+        try:
+            hook(details)
+        except Exception:
+            self._logger.exception("causality: a hook raised; it is called again next time")

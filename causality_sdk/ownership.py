@@ -1,0 +1,109 @@
+"""Which queue file is ours: a lock beside each file that the kernel drops when its owner dies.
+
+Neighbours: `claim` walks the candidates and keeps the lease of the one it takes. Invariant: nobody
+writes to a queue file whose lease it does not hold, and a lock file is never unlinked, since a
+second process could then lock a new file of the same name.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from causality_sdk.errors import QueueError
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+MAX_SIBLINGS = 1000
+"""Files of one app at most, one for each process that runs at the same time."""
+
+
+def siblings(base: Path) -> Iterator[Path]:
+    """`queue.db`, `queue.1.db`, `queue.2.db`, …: the files that processes of one app may own."""
+    yield base
+    for number in range(1, MAX_SIBLINGS):
+        yield base.with_name(f"{base.stem}.{number}{base.suffix}")
+
+
+def lock_path(queue_file: Path) -> Path:
+    """The lock file that belongs to a queue file."""
+    return queue_file.with_name(queue_file.name + ".lock")
+
+
+class Lease:
+    """The right to write to `path`, until `release()` or the end of the process."""
+
+    def __init__(self, path: Path, lock: BaseFileLock) -> None:
+        self.path = path
+        self._lock = lock
+
+    def release(self) -> None:
+        """Gives the file up. May be called twice, from any thread."""
+        self._lock.release()
+
+
+def acquire(path: Path) -> Lease | None:
+    """The lease of `path`, or None while somebody else holds it. Never waits.
+
+    Raises `QueueError` when the lock file cannot be made.
+    """
+    from filelock import FileLock, Timeout  # 40 ms that `import causality_sdk` need not pay
+
+    target = lock_path(path)
+    lock = FileLock(
+        str(target),
+        timeout=0,
+        mode=0o600,
+        thread_local=False,  # the default makes a release() from another thread do nothing
+    )
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    except (OSError, NotImplementedError) as error:
+        raise QueueError(
+            f"lock file {target} cannot be used ({getattr(error, 'strerror', None) or error});"
+            " make its directory writable for this user, or give another queue_path"
+        ) from error
+    _sign(target)
+    return Lease(path, lock)
+
+
+def owner(path: Path) -> dict[str, Any]:
+    """What the last owner of `path` wrote about itself: pid, host, started_ms. Empty if nothing.
+
+    For people. Whether the owner still lives only the lock tells.
+    """
+    try:
+        signed = orjson.loads(lock_path(path).read_bytes()[1:])
+    except (OSError, ValueError):
+        return {}
+    return signed if isinstance(signed, dict) else {}
+
+
+def _sign(target: Path) -> None:
+    """Writes who owns the lock. The first byte stays blank: it is the one that Windows locks."""
+    text = orjson.dumps(
+        {
+            "pid": os.getpid(),
+            "host": socket.gethostname().encode("utf-8", "replace").decode("utf-8"),
+            "started_ms": time.time_ns() // 1_000_000,
+            "program": Path(sys.argv[0]).name if sys.argv else "",
+        }
+    )
+    try:
+        with target.open("r+b") as file:  # flock, unlike lockf, does not mind this open and close
+            file.seek(1)
+            file.write(text)
+            file.truncate()
+    except OSError:
+        # A courtesy to people; the lock holds without it, and a full disk must not stop us here.
+        return

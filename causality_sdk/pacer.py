@@ -1,0 +1,200 @@
+"""When the next attempt is due, and from where in the queue. Reads no clock and does no I/O.
+
+Neighbours: the sender asks it and tells it how attempts ended; `backoff` computes the delays.
+Everything here belongs to the thread that runs the sender's step. Times are seconds of the
+sender's monotonic clock.
+
+The sender goes through the queue once: `cursor` is how far it is. What the server left (a refused
+event, one it did not speak of) stays behind the cursor, set aside, and holds nobody up; after a
+backoff of its own the cursor goes back to the head. A failed attempt moves nothing and delays all.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from causality_sdk.backoff import backoff_delay, retry_after_seconds
+from causality_sdk.errors import TransportError
+
+OFFLINE_MAX = 30.0  # seconds between attempts while there is no answer at all
+DISK_PAUSE = 1.0  # seconds before a disk that refused is tried again
+FOREVER = 2**63  # an id that is never reached
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The options that set the pace. Seconds."""
+
+    batch_size: int
+    flush_interval: float
+    backoff_initial: float
+    backoff_max: float
+    jitter: float
+    rng: random.Random = field(default_factory=random.Random, repr=False)
+    wall_clock: Callable[[], float] = time.time
+    """Seconds since the epoch; only for a `Retry-After` that is a date."""
+
+
+class Pacer:
+    """See the module."""
+
+    def __init__(self, pace: Pace, backlog: int) -> None:
+        self._pace = pace
+        self.cursor = 0  # events up to here were tried; those still queued are set aside
+        self._target = backlog  # send without waiting for a trigger up to this id
+        self._due: float | None = None  # when the interval of the waiting events is over
+        self._retry_at = -math.inf  # no attempt before
+        self._flush_retry_at = -math.inf  # the same, while a flush is waiting
+        self._asked_until = -math.inf  # what the last Retry-After said
+        self.failures = 0  # attempts in a row that failed
+        self._failing_since: float | None = None
+        self._aside_at: float | None = None  # when to go back for what was set aside
+        self._aside_rounds = 0  # times in a row that something was set aside again
+
+    # ------------------------------------------------------------------ questions
+
+    def may_send(self, now: float, last_id: int, pending: int, flush_target: int | None) -> bool:
+        """Whether to make an attempt now. Starts timers, and goes back for what was set aside."""
+        if pending == 0:
+            self.reached(last_id)
+            self._aside_at = None
+            return False
+        gate = self._flush_retry_at if flush_target is not None else self._retry_at
+        if now < gate:
+            self._start_timer(now, last_id, pending)
+            return False
+        if self._aside_at is not None and (
+            now >= self._aside_at or (flush_target is not None and self.cursor >= flush_target)
+        ):
+            self.cursor = 0
+            self._aside_at = None
+            self._target = max(self._target, last_id)
+        if flush_target is not None:
+            self._target = max(self._target, flush_target)
+        fresh = self._fresh(last_id, pending)
+        if fresh <= 0:
+            self._due = None
+            return False
+        if self.cursor < self._target:
+            return True
+        if fresh >= self._pace.batch_size or (self._due is not None and now >= self._due):
+            self._target = last_id
+            return True
+        self._start_timer(now, last_id, pending)
+        return False
+
+    def due_at(self, last_id: int, pending: int, flush_target: int | None) -> float | None:
+        """When `may_send` may say yes, if nothing new comes; None for never."""
+        if flush_target is not None:
+            return self._flush_retry_at
+        times = []
+        if self._aside_at is not None:
+            times.append(max(self._aside_at, self._retry_at))
+        fresh = self._fresh(last_id, pending)
+        if fresh > 0:
+            # No timer yet: an event came after may_send() looked. Look again at once.
+            due = -math.inf if self._due is None else self._due
+            if self.cursor < self._target or fresh >= self._pace.batch_size:
+                due = -math.inf
+            times.append(max(due, self._retry_at))
+        return min(times) if times else None
+
+    def wake_at(self, now: float) -> int:
+        """The id whose commit makes an attempt due."""
+        return FOREVER if now < self._retry_at else self.cursor + self._pace.batch_size
+
+    @property
+    def retry_at(self) -> float:
+        """No attempt before this time, flushes aside."""
+        return self._retry_at
+
+    @property
+    def anything_aside(self) -> bool:
+        """Whether something behind the cursor is known to be queued still."""
+        return self._aside_at is not None
+
+    def _fresh(self, last_id: int, pending: int) -> int:
+        return min(pending, last_id - self.cursor)
+
+    def _start_timer(self, now: float, last_id: int, pending: int) -> None:
+        if self._due is None and self._fresh(last_id, pending) > 0:
+            self._due = now + self._pace.flush_interval
+
+    # ------------------------------------------------------------------ answers
+
+    def reached(self, last_id: int) -> None:
+        """There is nothing in the queue behind the cursor up to `last_id`."""
+        self.cursor = max(self.cursor, last_id)
+        self._due = None
+
+    def succeeded(self, now: float, *, after: int, last: int, left: bool) -> float | None:
+        """The batch that began behind `after` and ended with `last` was answered event by event.
+
+        `left`: not all of it was accepted. Gives the seconds that an outage had lasted, if one
+        ends with this.
+        """
+        if self.cursor == after:  # else the cursor went back while this batch waited
+            self.cursor = last
+        self._due = None
+        if left and self._aside_at is None:
+            self._aside_rounds += 1
+            self._aside_at = now + self._delay(self._aside_rounds, self._pace.backoff_max)
+        elif not left and self.cursor >= self._target and self._aside_at is None:
+            self._aside_rounds = 0
+        self.failures = 0
+        self._retry_at = self._flush_retry_at = -math.inf
+        since, self._failing_since = self._failing_since, None
+        return None if since is None else now - since
+
+    def failed(
+        self, now: float, error: Exception, *, hold: bool = False, retry_after: str | None = None
+    ) -> bool:
+        """An attempt failed and settled nothing. True for the first failure of an outage."""
+        self.failures += 1
+        first = self._failing_since is None
+        if first:
+            self._failing_since = now
+        pace = self._pace
+        if isinstance(error, TransportError):
+            delay = self._delay(self.failures, min(pace.backoff_max, OFFLINE_MAX))
+        elif hold:
+            # Nobody but a person will mend it, and every attempt is one more line in their log.
+            delay = pace.backoff_max * (1.0 - pace.jitter / 2 * pace.rng.random())
+        else:
+            delay = self._delay(self.failures, pace.backoff_max)
+        asked = retry_after_seconds(retry_after, now=pace.wall_clock())
+        self._asked_until = -math.inf if asked is None else now + asked
+        self._retry_at = max(now + delay, self._asked_until)
+        return first
+
+    def flush_failed(self, now: float, attempt: int) -> None:
+        """The `attempt`-th try of a flush failed, and it has more.
+
+        It does not wait out the backoff of the background. Only a delay that the
+        server itself asked for is obeyed.
+        """
+        self._flush_retry_at = now + self._delay(attempt, self._pace.backoff_max)
+        self._flush_retry_at = max(self._flush_retry_at, self._asked_until)
+
+    def disk_failed(self, now: float) -> None:
+        """The disk refused; the server has nothing to do with it."""
+        self._retry_at = max(self._retry_at, now + DISK_PAUSE)
+        self._flush_retry_at = max(self._flush_retry_at, now + DISK_PAUSE)
+
+    def flush_began(self) -> None:
+        """A flush interrupts a backoff at once."""
+        self._flush_retry_at = -math.inf
+
+    def _delay(self, attempt: int, maximum: float) -> float:
+        pace = self._pace
+        return backoff_delay(
+            attempt,
+            initial=min(pace.backoff_initial, maximum),
+            maximum=maximum,
+            jitter=pace.jitter,
+            rng=pace.rng,
+        )

@@ -1,0 +1,164 @@
+"""What JSON does not know, as JSON: datetime, date, UUID, Decimal, Enum, dataclass, bytes, set,
+Path and numpy scalars.
+
+Two ways to the same result. `convert` is the hook that orjson calls for a single unknown value;
+`plain` walks a whole value and is taken only when the fast way failed or is in doubt, since it
+knows the path to what is wrong. Pure. Invariant: nothing is changed silently; NaN, infinity and
+naive datetimes raise.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+import reprlib
+import sys
+from collections.abc import Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from causality_sdk.errors import EventError
+
+# Datetimes and dataclasses go through `convert`: orjson would take naive datetimes, and leave out
+# the fields of a dataclass that begin with an underscore.
+ORJSON_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+
+MAX_DEPTH = 250  # orjson refuses to go deeper than 254; a value that holds itself goes for ever
+
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what orjson writes as a number
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 80
+
+
+def show(value: object) -> str:
+    """A bounded repr with the type, for error messages: `int 42`, `object <object at …>`."""
+    try:
+        text = _repr.repr(value)
+    except Exception as error:  # noqa: BLE001 - a __repr__ of the user's may raise anything
+        text = f"(its repr raised {type(error).__name__})"
+    return f"{type(value).__name__} {text}"
+
+
+def convert(value: Any) -> Any:
+    """One value that orjson does not know as something nearer to JSON.
+
+    May return a container whose items are converted in their turn. Raises `TypeError` with the
+    reason, which orjson passes on as its own error.
+    """
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise TypeError("has no time zone; use datetime.now(timezone.utc) or .astimezone()")
+        return value.isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            raise TypeError("is not finite; JSON has no such number, use None or leave it out")
+        return str(value)  # as text: a JSON number would be read as a binary float
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, (set, frozenset)):
+        return _ordered(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {spec.name: getattr(value, spec.name) for spec in dataclasses.fields(value)}
+    return _converted_subclass(value)
+
+
+def _converted_subclass(value: Any) -> Any:
+    """The rarer kinds: numpy scalars, and subclasses that orjson leaves to its hook."""
+    numpy = sys.modules.get("numpy")  # a numpy scalar exists only once somebody imported numpy
+    if numpy is not None and isinstance(value, numpy.generic):
+        kind = value.dtype.kind
+        if kind == "b":
+            return bool(value)
+        if kind in "iu":
+            return int(value)
+        if kind == "f":
+            return float(value)
+        if kind == "M":
+            raise TypeError("is a numpy datetime64, which has no time zone; use an aware datetime")
+    elif isinstance(value, float):
+        return float(value)
+    elif isinstance(value, tuple):
+        return list(value)
+    elif isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError("is of a type that cannot be sent; convert it, for example with str(...)")
+
+
+def _ordered(values: set[Any] | frozenset[Any]) -> list[Any]:
+    """Sorted where it can be: the order of a set of strings differs in every process."""
+    try:
+        return sorted(values)
+    except TypeError:
+        return list(values)
+
+
+def plain(value: Any, path: str, depth: int = 0) -> Any:
+    """`value` with only dict, list, str, int, float, bool and None in it.
+
+    Raises `EventError` that names the path to the first value that cannot be sent, as in
+    `properties.cart[2].price`.
+    """
+    if value is None or value is True or value is False:
+        return value
+    if depth > MAX_DEPTH:
+        raise EventError(f"{path[:200]} is nested more than {MAX_DEPTH} deep, or holds itself")
+    if isinstance(value, Enum):  # before str and int, which an Enum may also be
+        return plain(value.value, path, depth + 1)
+    if isinstance(value, str):
+        return _checked_text(value, path)
+    if isinstance(value, int):
+        # A number beyond 64 bits would be rounded by most readers of JSON.
+        return int(value) if _INT_MIN <= value <= _INT_MAX else str(int(value))
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise EventError(
+                f"{path} is {float(value)}; JSON has no such number, use None or leave it out"
+            )
+        return float(value)
+    if isinstance(value, Mapping):
+        return {
+            _checked_key(key, path): plain(item, f"{path}.{key}", depth + 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+    try:
+        nearer = convert(value)
+    except TypeError as error:
+        raise EventError(f"{path} ({show(value)}) {error}") from None
+    return plain(nearer, path, depth + 1)
+
+
+def _checked_text(text: str, path: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise EventError(
+            f"{path} holds a lone surrogate (character {error.start}), which is not Unicode text;"
+            " decode its source with errors='replace'"
+        ) from None
+    return str.__str__(text)
+
+
+def _checked_key(key: object, path: str) -> str:
+    if isinstance(key, Enum):
+        key = key.value
+    if not isinstance(key, str):
+        raise EventError(f"{path} has the key {show(key)}; keys must be strings, use str(...)")
+    return _checked_text(key, path)

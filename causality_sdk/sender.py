@@ -1,0 +1,417 @@
+"""The one thread that delivers: wait, take, frame, send, judge, settle.
+
+Neighbours: takes rows from `queue`, frames and reads them with a `wire`, carries them with a
+`transport`; `delivery` and `backoff` decide, this acts. `pacer` tells when the next attempt is due,
+`flushing` what a flush waits for. Invariant: a row is removed only after a verdict ACCEPTED for
+that row, and one request is in flight at most.
+
+`step()` does all that is due and says how long there is nothing to do. The thread is a loop around
+it; with `start=False` a `flush()` is that loop, in the caller's thread. `_turn` is held for a step.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from causality_sdk.batch import BatchLimit
+from causality_sdk.delivery import Outcome, judge
+from causality_sdk.errors import ClientClosed, DeliveryError, QueueError, TransportError
+from causality_sdk.flushing import SHORTEST_ATTEMPT, Flush, Flushes
+from causality_sdk.hooks import Hooks
+from causality_sdk.pacer import FOREVER, Pacer
+from causality_sdk.queue import Queue, Row
+from causality_sdk.stats import Delivered, SenderState
+from causality_sdk.transport.base import Transport
+from causality_sdk.wire.base import Kind, Request, Response, Verdict, Wire
+
+SMALL_QUEUE = 1000  # events; a longer backlog will need its free pages soon
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may hold and take. Seconds and bytes."""
+
+    batch_size: int
+    max_batch_events: int
+    max_batch_bytes: int
+    timeout: float
+
+
+class Sender:
+    """Delivers one queue. Keeps no reference to the client, so that a forgotten one can go."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        wire: Wire,
+        make_transport: Callable[[], Transport],
+        *,
+        limits: Limits,
+        pacer: Pacer,
+        hooks: Hooks,
+        logger: logging.Logger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queue = queue
+        self._wire = wire
+        self._make_transport = make_transport
+        self._limits = limits
+        self._pacer = pacer
+        self._hooks = hooks
+        self._logger = logger
+        self._clock = clock
+        self._batch_limit = BatchLimit(limits.batch_size, limits.max_batch_events)
+        self._turn = threading.Lock()  # held by whoever runs a step; guards all below it
+        self._transport: Transport | None = None  # made by the first attempt
+        self._unsettled: Sequence[Row] = ()  # acknowledged, but the disk did not take the removal
+        self._resend: Sequence[Row] = ()  # sent, but not answered: goes again first, unchanged
+        self._resend_after = 0  # the cursor it was taken behind
+        self.retries = 0  # attempts that failed
+        self.last_error: Exception | None = None
+        self.last_success_ms: int | None = None  # since the epoch
+        self._disk_logged = False  # one line for a failing disk, until it works again
+        self.flushes = Flushes()  # any thread adds, the sender completes
+        self.wake_at = 1  # written by the sender: the id whose commit must wake it
+        self._wake = threading.Event()  # set by any thread, cleared by whoever runs the steps
+        self._stopping = False  # set once, by stop()
+        self._thread: threading.Thread | None = None  # set once, by start()
+        self._ended = threading.Event()  # no step runs any more; set by _end()
+        self._end_lock = threading.Lock()  # guards _on_ended against the end
+        self._on_ended: Callable[[], None] | None = None
+        self._state: SenderState = "idle"
+        queue.wal.on_pressure = self._wake.set
+
+    # ------------------------------------------------------------------ any thread
+
+    def start(self) -> None:
+        """Starts the thread, unless the interpreter shuts down and starts no more."""
+        thread = threading.Thread(target=self._run, name="causality-sender", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return
+        self._thread = thread
+
+    def wake(self) -> None:
+        """Makes the sender look at the queue now."""
+        self._wake.set()
+
+    def flush(self, *, timeout: float | None, retries: int) -> Flush:
+        """Tries to deliver all that is queued now; returns when that is done, given up or late.
+
+        Waits for the thread, or takes the steps itself where there is none. `timeout` in seconds.
+        """
+        deadline = None if timeout is None else self._clock() + timeout
+        flush = Flush(target=self._queue.last_id, retries=retries, deadline=deadline)
+        self.flushes.add(flush)
+        self._wake.set()
+        try:
+            if self._thread is None:
+                self._flush_here(flush)
+            elif self._thread.is_alive():
+                flush.done.wait(timeout)
+            flush.complete(TimeoutError("flush() did not finish in time"))
+        finally:
+            self.flushes.discard(flush)
+        return flush
+
+    def stop(self) -> None:
+        """Ends the sender after the attempt under way. Returns at once; may be called twice."""
+        self._stopping = True
+        self._wake.set()
+        # Without a thread a flush may be taking steps; then it is that flush that ends.
+        if self._thread is None and self._turn.acquire(blocking=False):
+            self._turn.release()
+            self._end()
+
+    def wait_until_ended(self, timeout: float) -> bool:
+        """True as soon as no step runs any more, False after `timeout` seconds."""
+        return self._ended.wait(timeout)
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` once no step runs any more: now, or later on the thread that ends it."""
+        with self._end_lock:
+            if not self._ended.is_set():
+                self._on_ended = callback
+                return
+        callback()
+
+    def probe(self, request: Request, timeout: float) -> Response:
+        """One request besides the events, on the sender's own connection; in between two batches.
+
+        Waits up to `timeout` seconds for a batch under way. Raises `TransportError`.
+        """
+        deadline = self._clock() + timeout
+        if not self._turn.acquire(timeout=timeout):
+            raise TransportError("a batch is under way and has no answer yet", reason="timeout")
+        try:
+            if self._transport is None:
+                self._transport = self._make_transport()
+            return self._transport.send(request, max(deadline - self._clock(), SHORTEST_ATTEMPT))
+        finally:
+            self._turn.release()
+
+    @property
+    def state(self) -> SenderState:
+        """`idle`, `sending`, `offline` (no answer) or `blocked` (answers that take nothing)."""
+        return self._state
+
+    @property
+    def unsettled(self) -> int:
+        """Rows that are acknowledged and could not be deleted yet."""
+        return len(self._unsettled)
+
+    # ------------------------------------------------------------------ the loop
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._wait(self.step())
+        finally:
+            self._end()
+
+    def _flush_here(self, flush: Flush) -> None:
+        while not (flush.done.is_set() or self._stopping):
+            left = math.inf if flush.deadline is None else flush.deadline - self._clock()
+            # Another flush may be taking its steps; it works for this one too.
+            if left <= 0 or not self._turn.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
+                break
+            try:
+                wait = self._step_locked()
+            finally:
+                self._turn.release()
+            if not flush.done.is_set():
+                self._wait(min(math.inf if wait is None else wait, left))
+        if self._stopping:
+            self._end()
+
+    def _wait(self, seconds: float | None) -> None:
+        # wake_at was set by the step: what was committed between it and now is seen here.
+        if (seconds is None or seconds > 0) and self._queue.last_id < self.wake_at:
+            self._wake.wait(None if seconds is None or seconds == math.inf else seconds)
+        self._wake.clear()
+        self.wake_at = FOREVER  # until the next step has looked
+
+    def _end(self) -> None:
+        with self._turn:
+            if self._transport is not None:
+                self._transport.close()
+        self.flushes.end(ClientClosed("the client was closed while flush() was waiting"))
+        with self._end_lock:
+            self._ended.set()
+            callback, self._on_ended = self._on_ended, None
+        if callback is not None:
+            callback()
+
+    def step(self) -> float | None:
+        """Does what is due; gives the seconds until something is due again, None for never.
+
+        At most one attempt. Does not raise: what fails is counted, reported and tried again.
+        """
+        with self._turn:
+            return self._step_locked()
+
+    def _step_locked(self) -> float | None:
+        try:
+            self._housekeeping()
+            if self._unsettled:
+                self._settle(self._unsettled)
+            if self.flushes.take_added():
+                self._pacer.flush_began()
+            tried = self._may_send()
+            if tried:
+                self._state = "sending"
+                self._deliver()
+            elif self._pacer.failures == 0:
+                self._state = "idle"
+            aside = self._pacer.anything_aside
+            if tried or not aside:  # a pass that left something counts once, as it ends
+                attempt = self.flushes.reached(self._pacer.cursor, aside=aside)
+                if attempt is not None:
+                    self._pacer.flush_failed(self._clock(), attempt)
+        except QueueError as error:
+            self._disk_trouble(error)
+        except Exception as error:
+            # A wire or a transport of the user's, or a bug of ours. Neither may end delivery, and
+            # without a backoff it would be a busy loop.
+            self._logger.exception("causality: the sender failed; it goes on")
+            self._attempt_failed(error, "blocked")
+        return self._next_wait()
+
+    def _may_send(self) -> bool:
+        queue = self._queue
+        return self._pacer.may_send(
+            self._clock(), queue.last_id, queue.pending, self.flushes.target
+        )
+
+    def _next_wait(self) -> float | None:
+        now = self._clock()
+        last_id = self._queue.last_id
+        due = self._pacer.due_at(last_id, self._queue.pending, self.flushes.target)
+        if self._unsettled:
+            due = self._pacer.retry_at
+        sync_at = self._queue.wal.due_at()
+        if sync_at is None or due is None:
+            self.wake_at = last_id + 1  # the first event after a quiet time starts the timers
+        else:
+            self.wake_at = self._pacer.wake_at(now)
+        times = [at for at in (due, sync_at) if at is not None]
+        return max(0.0, min(times) - now) if times else None
+
+    def _housekeeping(self) -> None:
+        self._hooks.report_evicted(self._queue)
+        trouble, self._queue.log_trouble = self._queue.log_trouble, None
+        if trouble is not None:
+            raise trouble
+        if self._queue.wal.is_due(sender=True):
+            self._queue.checkpoint()
+            while self._queue.pending < SMALL_QUEUE and self._queue.vacuum_step():
+                if self._wake.is_set():
+                    break
+            self._disk_logged = False
+
+    # ------------------------------------------------------------------ one batch
+
+    def _deliver(self) -> None:
+        if self._resend:
+            rows, after = self._resend, self._resend_after
+        else:
+            after = self._pacer.cursor
+            rows = self._queue.take(
+                after,
+                max_events=self._batch_limit.events,
+                max_bytes=self._limits.max_batch_bytes,
+            )
+        if not rows:
+            self._pacer.reached(self._queue.last_id)
+            return
+        self._resend, self._resend_after = rows, after
+        try:
+            response = self._attempt([payload for _, payload in rows])
+        except TransportError as error:
+            if error.reason in ("dns", "refused", "unreachable"):
+                self._forget()  # nothing reached the server: the next batch may be another
+            self._attempt_failed(error, "offline")
+            return
+        verdicts = self._verdicts(response, len(rows))
+        outcome, complaint = judge(response, verdicts)
+        if outcome is Outcome.SETTLED or complaint is None:
+            self._batch_answered(rows, after, verdicts, response, complaint)
+        else:
+            self._forget()
+            self._attempt_failed(
+                complaint,
+                "blocked",
+                hold=outcome is Outcome.HOLD,
+                retry_after=response.headers.get("retry-after"),
+            )
+
+    def _forget(self) -> None:
+        """The batch is not in flight any more, and need not be sent again as it was."""
+        self._resend = ()
+        self._queue.give_back()
+
+    def _attempt(self, payloads: Sequence[bytes]) -> Response:
+        if self._transport is None:
+            self._transport = self._make_transport()
+        request = self._wire.frame(payloads)
+        timeout = self.flushes.bounded(self._limits.timeout, self._clock())
+        try:
+            return self._transport.send(request, timeout)
+        except TransportError as error:
+            if not error.stale:
+                raise
+        # The server closed an idle connection at the moment we used it, as servers do.
+        return self._transport.send(request, timeout)
+
+    def _verdicts(self, response: Response, count: int) -> Sequence[Verdict]:
+        verdicts = self._wire.verdicts(response, count)
+        if len(verdicts) != count:
+            # A wire of the user's own; guessing which verdict is whose could delete an event.
+            raise DeliveryError(
+                f"wire {self._wire.name} gave {len(verdicts)} verdicts for {count} events"
+            )
+        return verdicts
+
+    def _batch_answered(
+        self,
+        rows: Sequence[Row],
+        after: int,
+        verdicts: Sequence[Verdict],
+        response: Response,
+        error: DeliveryError | None,
+    ) -> None:
+        accepted = [
+            row
+            for row, verdict in zip(rows, verdicts, strict=True)
+            if verdict.kind is Kind.ACCEPTED
+        ]
+        rejected = sum(verdict.kind is Kind.REJECTED for verdict in verdicts)
+        outage = self._pacer.succeeded(
+            self._clock(), after=after, last=rows[-1][0], left=len(accepted) < len(rows)
+        )
+        self._batch_limit.succeeded()
+        self._resend = ()
+        self._settle(accepted)
+        self.last_success_ms = time.time_ns() // 1_000_000
+        self.flushes.count(delivered=len(accepted), rejected=rejected, error=error)
+        if outage is not None:
+            self._logger.info(
+                "causality: delivery works again after %.0f s; %d events wait",
+                outage,
+                self._queue.pending,
+            )
+        self._hooks.delivered(
+            Delivered(
+                events=len(accepted),
+                bytes=sum(len(payload) for _, payload in accepted),
+                rejected=rejected,
+                status=response.status,
+            )
+        )
+        if error is not None:
+            self.last_error = error
+            self._hooks.error(error)
+
+    def _settle(self, rows: Sequence[Row]) -> None:
+        # Kept until the disk has it: what was acknowledged must not be sent again by this process.
+        self._unsettled = rows
+        self._queue.settle(rows)
+        self._unsettled = ()
+        self._queue.give_back()
+
+    def _attempt_failed(
+        self,
+        error: Exception,
+        state: SenderState,
+        *,
+        hold: bool = False,
+        retry_after: str | None = None,
+    ) -> None:
+        self._batch_limit.failed()
+        self._state = state
+        self.retries += 1
+        self.last_error = error
+        first = self._pacer.failed(self._clock(), error, hold=hold, retry_after=retry_after)
+        if first:
+            self._logger.warning(
+                "causality: delivery failed, %d events wait: %s", self._queue.pending, error
+            )
+        self._hooks.error(error)
+        attempt = self.flushes.failed(error)
+        if attempt is not None:
+            self._pacer.flush_failed(self._clock(), attempt)
+
+    def _disk_trouble(self, error: QueueError) -> None:
+        self._pacer.disk_failed(self._clock())
+        self.last_error = error
+        if not self._disk_logged:
+            self._disk_logged = True
+            self._logger.error("causality: %s", error)
+        self._hooks.error(error)
+        self.flushes.failed(error)

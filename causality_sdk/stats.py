@@ -1,0 +1,92 @@
+"""What the client tells about itself: the snapshot, the flush report, what hooks are given.
+
+No neighbour. Everything here is frozen: it can be kept, compared and sent to another thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from causality_sdk.errors import DeliveryError
+
+SenderState = Literal["idle", "sending", "offline", "blocked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """For `on_delivered`: one batch was answered and these events of it are acknowledged."""
+
+    events: int
+    bytes: int
+    rejected: int
+    """Events of the batch that the server refused by name; they stay queued."""
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """For `on_dropped`: events left the queue undelivered since the last call."""
+
+    events: int
+    reason: str
+    """`max_queue_events`, `max_queue_bytes`, `corrupt`, `purged` or `buffer_full`."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlushReport:
+    """What one `flush()` did."""
+
+    delivered: int = 0
+    """Events acknowledged while it ran."""
+    rejected: int = 0
+    """Refusals by name while it ran; these events stay queued."""
+    buried: int = 0
+    """Events that became dead letters while it ran."""
+    remaining: int = 0
+    """Events queued at its end, those tracked meanwhile included."""
+    error: Exception | None = None
+    """The last failure: a `DeliveryError`, a `QueueError`, or a `TimeoutError` of the flush."""
+
+    def raise_for_error(self) -> None:
+        """Raises `error`, if there is one."""
+        if self.error is not None:
+            raise self.error
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """One moment of a client. The counters are those of its queue file's whole life.
+
+    `tracked == acknowledged + sum(evicted.values()) + buried + pending`, at every moment.
+    """
+
+    tracked: int = 0
+    acknowledged: int = 0
+    evicted: Mapping[str, int] | None = None
+    """By reason."""
+    buried: int = 0
+    pending: int = 0
+    pending_bytes: int = 0
+    buffered: int = 0
+    """Events in memory that the disk did not take yet; not tracked so far."""
+    buffer_dropped: int = 0
+    """Events that were lost since the disk took nothing and the buffer was full."""
+    retries: int = 0
+    """Attempts that failed and were or will be made again, since this client was made."""
+    last_success_ms: int | None = None
+    """Milliseconds since the epoch of the last acknowledgement."""
+    last_error: str | None = None
+    state: SenderState = "idle"
+    queue_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """For `Client.health()`: whether the server answered, and how."""
+
+    ok: bool
+    status: int | None = None
+    seconds: float = 0.0
+    error: DeliveryError | None = None

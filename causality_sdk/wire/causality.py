@@ -1,0 +1,119 @@
+"""The default wire: Causality, plain JSON.
+
+`POST /v1/events/batch` with `{"events":[…]}`, the rows joined as they lie in the queue. Any 2xx
+with a JSON or an empty body acknowledges the batch, unless the body itself says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from causality_sdk.wire.base import (
+    ACCEPTED,
+    RETRY,
+    WORDS_CHARS,
+    Kind,
+    Request,
+    Response,
+    Verdict,
+)
+
+_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
+_ACCEPTED_WORDS = frozenset({"accepted", "ok", "success", "duplicate"})
+_REJECTED_WORDS = frozenset({"rejected", "error", "failed", "invalid"})
+
+
+class CausalityWire:
+    """Plain JSON, as the Causality server and those compatible with it take it."""
+
+    name = "causality"
+    key_header = "X-API-Key"
+    health_path = "/health"
+
+    def frame(self, payloads: Sequence[bytes]) -> Request:
+        """The rows joined; nothing is decoded or encoded again."""
+        return Request(
+            path="/v1/events/batch",
+            headers=_HEADERS,
+            body=b'{"events":[' + b",".join(payloads) + b"]}",
+        )
+
+    def verdicts(self, response: Response, count: int) -> Sequence[Verdict]:
+        """Per-event results where there are any, else the whole batch by its counts.
+
+        A body that is not JSON is no acknowledgement: captive portals and proxies answer 200 with
+        a page of their own.
+        """
+        nothing = [RETRY] * count
+        if not 200 <= response.status <= 299 or response.truncated:
+            return nothing
+        if not response.body.strip():
+            return [ACCEPTED] * count
+        try:
+            document = orjson.loads(response.body)
+        except orjson.JSONDecodeError:
+            return nothing
+        if not isinstance(document, Mapping):
+            return nothing  # a bare "OK" or a list is JSON, and says nothing about our events
+        results = document.get("results")
+        if isinstance(results, list) and results:
+            return _by_result(results, count)
+        return [ACCEPTED] * count if _covered(document, count) else nothing
+
+
+def _covered(document: Mapping[str, Any], count: int) -> bool:
+    """Whether the counts, if the body has any, say that the whole batch was accepted."""
+    accepted = _first(document, "acceptedCount", "accepted_count")
+    rejected = _first(document, "rejectedCount", "rejected_count")
+    if accepted is None and rejected is None:
+        # A body that speaks of no events acknowledges by its status. One that speaks of an error
+        # does not: some gateways answer 200 to everything.
+        return not (document.get("error") or document.get("errors"))
+    # Protobuf leaves zero values out: {"rejectedCount": 3} accepted nothing.
+    return _is(accepted or 0, count) and _is(rejected or 0, 0)
+
+
+def _is(value: object, number: int) -> bool:
+    """Equal, as a number or as the decimal string that protobuf's JSON makes of an int64."""
+    return not isinstance(value, bool) and (value == number or value == str(number))
+
+
+def _by_result(results: Sequence[object], count: int) -> Sequence[Verdict]:
+    """One verdict per event that exactly one result names; nothing for all the others."""
+    found: dict[int, Verdict] = {}
+    named_twice: set[int] = set()
+    for result in results:
+        if not isinstance(result, Mapping):
+            continue
+        index = result.get("index", 0)  # left out where it is zero
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
+            continue
+        if index in found:
+            named_twice.add(index)
+            continue
+        found[index] = _verdict(result)
+    return [
+        found[index] if index in found and index not in named_twice else RETRY
+        for index in range(count)
+    ]
+
+
+def _verdict(result: Mapping[str, Any]) -> Verdict:
+    status = result.get("status")
+    word = status.lower() if isinstance(status, str) else ""
+    if word in _ACCEPTED_WORDS:
+        return ACCEPTED
+    if word in _REJECTED_WORDS:
+        words = _first(result, "error", "message", "reason")
+        return Verdict(Kind.REJECTED, "" if words is None else str(words)[:WORDS_CHARS])
+    return RETRY
+
+
+def _first(document: Mapping[str, Any], *names: str) -> Any:
+    for name in names:
+        if document.get(name) is not None:
+            return document[name]
+    return None
