@@ -20,7 +20,15 @@ from causality_sdk._version import __version__
 from causality_sdk.buffer import Buffer
 from causality_sdk.claim import claim, fingerprint
 from causality_sdk.config import Config
-from causality_sdk.errors import ClientClosed, ConfigError, DeliveryError, QueueError, QueueFull
+from causality_sdk.courier import Courier
+from causality_sdk.errors import (
+    ClientClosed,
+    ConfigError,
+    DeliveryError,
+    EventError,
+    QueueError,
+    QueueFull,
+)
 from causality_sdk.event import Encoder, Event, Properties
 from causality_sdk.hooks import Hooks
 from causality_sdk.ownership import Lease
@@ -70,8 +78,7 @@ class Client:
         self._queue, self._lease = self._open_queue(wire)
         self._sender = Sender(
             self._queue,
-            wire,
-            lambda: config.transport or _http_transport(config, wire),
+            Courier(self._queue, wire, lambda: config.transport or _http_transport(config, wire)),
             limits=Limits(
                 batch_size=config.batch_size,
                 max_batch_events=config.max_batch_events,
@@ -136,8 +143,19 @@ class Client:
                 app_id,
             )
         elif isinstance(event, Event):
-            if properties is not None:
-                raise ConfigError("pass properties inside the Event, not beside it")
+            beside = (
+                properties,
+                user_id,
+                session_id,
+                device_id,
+                timestamp,
+                idempotency_key,
+                app_id,
+            )
+            if any(argument is not None for argument in beside):
+                raise EventError(
+                    "properties, user_id and the like belong inside the Event, not beside it"
+                )
             key, payload = self._encoder.encode_event(event)
         else:
             # Not a type that can be named: the encoder knows how to say so.
@@ -318,7 +336,7 @@ class Client:
         keys, payloads = [], []
         for index, event in enumerate(events):
             if not isinstance(event, Event):
-                raise ConfigError(
+                raise EventError(
                     f"track_many takes Event objects; item {index} is a {type(event).__name__}"
                 )
             try:

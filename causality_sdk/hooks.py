@@ -58,7 +58,7 @@ class Hooks:
             return
         before, self._evicted = self._evicted, evicted
         if before is None:
-            return  # what earlier runs lost was told by them
+            return  # the first look only sets the mark
         for reason, count in evicted.items():
             events = count - before[reason]
             if events <= 0:

@@ -1,12 +1,11 @@
-"""The one thread that delivers: wait, take, frame, send, judge, settle.
+"""The one thread that delivers: waits for a trigger, sends batch after batch, keeps the queue fit.
 
-Neighbours: takes rows from `queue`, frames and reads them with a `wire`, carries them with a
-`transport`; `delivery` and `backoff` decide, this acts. `pacer` tells when the next attempt is due,
-`flushing` what a flush waits for. Invariant: a row is removed only after a verdict ACCEPTED for
-that row, and one request is in flight at most.
+Neighbours: `courier` carries one batch; `pacer` tells when the next attempt is due; `flushing` is
+what callers of `flush()` wait for; `hooks` is told of everything. Invariant: one request is in
+flight at most, and nothing that goes wrong ends the loop.
 
-`step()` does all that is due and says how long there is nothing to do. The thread is a loop around
-it; with `start=False` a `flush()` is that loop, in the caller's thread. `_turn` is held for a step.
+`step()` does all that is due and says for how long there is nothing to do. The thread is a loop
+around it; with `start=False` a `flush()` is that loop, in its caller's thread.
 """
 
 from __future__ import annotations
@@ -15,19 +14,18 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from causality_sdk.batch import BatchLimit
-from causality_sdk.delivery import Outcome, judge
-from causality_sdk.errors import ClientClosed, DeliveryError, QueueError, TransportError
+from causality_sdk.courier import Answered, Courier
+from causality_sdk.errors import ClientClosed, QueueError, TransportError
 from causality_sdk.flushing import SHORTEST_ATTEMPT, Flush, Flushes
 from causality_sdk.hooks import Hooks
 from causality_sdk.pacer import FOREVER, Pacer
-from causality_sdk.queue import Queue, Row
+from causality_sdk.queue import Queue
 from causality_sdk.stats import Delivered, SenderState
-from causality_sdk.transport.base import Transport
-from causality_sdk.wire.base import Kind, Request, Response, Verdict, Wire
+from causality_sdk.wire.base import Request, Response
 
 SMALL_QUEUE = 1000  # events; a longer backlog will need its free pages soon
 
@@ -48,18 +46,17 @@ class Sender:
     def __init__(
         self,
         queue: Queue,
-        wire: Wire,
-        make_transport: Callable[[], Transport],
+        courier: Courier,
         *,
         limits: Limits,
         pacer: Pacer,
         hooks: Hooks,
         logger: logging.Logger,
         clock: Callable[[], float] = time.monotonic,
+        wake: threading.Event | None = None,
     ) -> None:
         self._queue = queue
-        self._wire = wire
-        self._make_transport = make_transport
+        self._courier = courier
         self._limits = limits
         self._pacer = pacer
         self._hooks = hooks
@@ -67,24 +64,22 @@ class Sender:
         self._clock = clock
         self._batch_limit = BatchLimit(limits.batch_size, limits.max_batch_events)
         self._turn = threading.Lock()  # held by whoever runs a step; guards all below it
-        self._transport: Transport | None = None  # made by the first attempt
-        self._unsettled: Sequence[Row] = ()  # acknowledged, but the disk did not take the removal
-        self._resend: Sequence[Row] = ()  # sent, but not answered: goes again first, unchanged
-        self._resend_after = 0  # the cursor it was taken behind
         self.retries = 0  # attempts that failed
         self.last_error: Exception | None = None
         self.last_success_ms: int | None = None  # since the epoch
         self._disk_logged = False  # one line for a failing disk, until it works again
         self.flushes = Flushes()  # any thread adds, the sender completes
         self.wake_at = 1  # written by the sender: the id whose commit must wake it
-        self._wake = threading.Event()  # set by any thread, cleared by whoever runs the steps
+        self._wake = wake or threading.Event()  # set by any thread, cleared by whoever runs the steps
         self._stopping = False  # set once, by stop()
         self._thread: threading.Thread | None = None  # set once, by start()
-        self._ended = threading.Event()  # no step runs any more; set by _end()
-        self._end_lock = threading.Lock()  # guards _on_ended against the end
+        self._ended = threading.Event()  # set by _end(), as its last act
+        self._end_lock = threading.Lock()  # guards the next two
+        self._over = False  # no step runs any more
         self._on_ended: Callable[[], None] | None = None
         self._state: SenderState = "idle"
         queue.wal.on_pressure = self._wake.set
+        hooks.report_evicted(queue)  # what earlier runs lost was told by them
 
     # ------------------------------------------------------------------ any thread
 
@@ -136,7 +131,7 @@ class Sender:
     def when_ended(self, callback: Callable[[], None]) -> None:
         """Calls `callback` once no step runs any more: now, or later on the thread that ends it."""
         with self._end_lock:
-            if not self._ended.is_set():
+            if not self._over:
                 self._on_ended = callback
                 return
         callback()
@@ -150,9 +145,8 @@ class Sender:
         if not self._turn.acquire(timeout=timeout):
             raise TransportError("a batch is under way and has no answer yet", reason="timeout")
         try:
-            if self._transport is None:
-                self._transport = self._make_transport()
-            return self._transport.send(request, max(deadline - self._clock(), SHORTEST_ATTEMPT))
+            left = deadline - self._clock()
+            return self._courier.probe(request, max(left, SHORTEST_ATTEMPT))
         finally:
             self._turn.release()
 
@@ -160,11 +154,6 @@ class Sender:
     def state(self) -> SenderState:
         """`idle`, `sending`, `offline` (no answer) or `blocked` (answers that take nothing)."""
         return self._state
-
-    @property
-    def unsettled(self) -> int:
-        """Rows that are acknowledged and could not be deleted yet."""
-        return len(self._unsettled)
 
     # ------------------------------------------------------------------ the loop
 
@@ -199,14 +188,14 @@ class Sender:
 
     def _end(self) -> None:
         with self._turn:
-            if self._transport is not None:
-                self._transport.close()
+            self._courier.close()
         self.flushes.end(ClientClosed("the client was closed while flush() was waiting"))
         with self._end_lock:
-            self._ended.set()
+            self._over = True
             callback, self._on_ended = self._on_ended, None
         if callback is not None:
             callback()
+        self._ended.set()
 
     def step(self) -> float | None:
         """Does what is due; gives the seconds until something is due again, None for never.
@@ -219,16 +208,14 @@ class Sender:
     def _step_locked(self) -> float | None:
         try:
             self._housekeeping()
-            if self._unsettled:
-                self._settle(self._unsettled)
+            if self._courier.unsettled:
+                self._courier.settle()
             if self.flushes.take_added():
                 self._pacer.flush_began()
             tried = self._may_send()
             if tried:
                 self._state = "sending"
                 self._deliver()
-            elif self._pacer.failures == 0:
-                self._state = "idle"
             aside = self._pacer.anything_aside
             if tried or not aside:  # a pass that left something counts once, as it ends
                 attempt = self.flushes.reached(self._pacer.cursor, aside=aside)
@@ -240,7 +227,8 @@ class Sender:
             # A wire or a transport of the user's, or a bug of ours. Neither may end delivery, and
             # without a backoff it would be a busy loop.
             self._logger.exception("causality: the sender failed; it goes on")
-            self._attempt_failed(error, "blocked")
+            self._state = "blocked"
+            self._failed(error)
         return self._next_wait()
 
     def _may_send(self) -> bool:
@@ -253,8 +241,10 @@ class Sender:
         now = self._clock()
         last_id = self._queue.last_id
         due = self._pacer.due_at(last_id, self._queue.pending, self.flushes.target)
-        if self._unsettled:
+        if self._courier.unsettled:
             due = self._pacer.retry_at
+        if self._pacer.failures == 0 and (due is None or due > now):
+            self._state = "idle"
         sync_at = self._queue.wal.due_at()
         if sync_at is None or due is None:
             self.wake_at = last_id + 1  # the first event after a quiet time starts the timers
@@ -273,128 +263,53 @@ class Sender:
             while self._queue.pending < SMALL_QUEUE and self._queue.vacuum_step():
                 if self._wake.is_set():
                     break
-            self._disk_logged = False
+            if not self._courier.unsettled:
+                self._disk_logged = False
 
     # ------------------------------------------------------------------ one batch
 
     def _deliver(self) -> None:
-        if self._resend:
-            rows, after = self._resend, self._resend_after
-        else:
-            after = self._pacer.cursor
-            rows = self._queue.take(
-                after,
-                max_events=self._batch_limit.events,
-                max_bytes=self._limits.max_batch_bytes,
-            )
-        if not rows:
+        result = self._courier.deliver(
+            self._pacer.cursor,
+            max_events=self._batch_limit.events,
+            max_bytes=self._limits.max_batch_bytes,
+            timeout=self.flushes.bounded(self._limits.timeout, self._clock()),
+        )
+        if result is None:
             self._pacer.reached(self._queue.last_id)
-            return
-        self._resend, self._resend_after = rows, after
-        try:
-            response = self._attempt([payload for _, payload in rows])
-        except TransportError as error:
-            if error.reason in ("dns", "refused", "unreachable"):
-                self._forget()  # nothing reached the server: the next batch may be another
-            self._attempt_failed(error, "offline")
-            return
-        verdicts = self._verdicts(response, len(rows))
-        outcome, complaint = judge(response, verdicts)
-        if outcome is Outcome.SETTLED or complaint is None:
-            self._batch_answered(rows, after, verdicts, response, complaint)
+        elif isinstance(result, Answered):
+            self._answered(result)
         else:
-            self._forget()
-            self._attempt_failed(
-                complaint,
-                "blocked",
-                hold=outcome is Outcome.HOLD,
-                retry_after=response.headers.get("retry-after"),
-            )
+            offline = isinstance(result.error, TransportError)
+            self._state = "offline" if offline else "blocked"
+            self._failed(result.error, hold=result.hold, retry_after=result.retry_after)
 
-    def _forget(self) -> None:
-        """The batch is not in flight any more, and need not be sent again as it was."""
-        self._resend = ()
-        self._queue.give_back()
-
-    def _attempt(self, payloads: Sequence[bytes]) -> Response:
-        if self._transport is None:
-            self._transport = self._make_transport()
-        request = self._wire.frame(payloads)
-        timeout = self.flushes.bounded(self._limits.timeout, self._clock())
-        try:
-            return self._transport.send(request, timeout)
-        except TransportError as error:
-            if not error.stale:
-                raise
-        # The server closed an idle connection at the moment we used it, as servers do.
-        return self._transport.send(request, timeout)
-
-    def _verdicts(self, response: Response, count: int) -> Sequence[Verdict]:
-        verdicts = self._wire.verdicts(response, count)
-        if len(verdicts) != count:
-            # A wire of the user's own; guessing which verdict is whose could delete an event.
-            raise DeliveryError(
-                f"wire {self._wire.name} gave {len(verdicts)} verdicts for {count} events"
-            )
-        return verdicts
-
-    def _batch_answered(
-        self,
-        rows: Sequence[Row],
-        after: int,
-        verdicts: Sequence[Verdict],
-        response: Response,
-        error: DeliveryError | None,
-    ) -> None:
-        accepted = [
-            row
-            for row, verdict in zip(rows, verdicts, strict=True)
-            if verdict.kind is Kind.ACCEPTED
-        ]
-        rejected = sum(verdict.kind is Kind.REJECTED for verdict in verdicts)
+    def _answered(self, answer: Answered) -> None:
+        delivered = len(answer.accepted)
         outage = self._pacer.succeeded(
-            self._clock(), after=after, last=rows[-1][0], left=len(accepted) < len(rows)
+            self._clock(), after=answer.after, last=answer.last, left=delivered < answer.events
         )
         self._batch_limit.succeeded()
-        self._resend = ()
-        self._settle(accepted)
         self.last_success_ms = time.time_ns() // 1_000_000
-        self.flushes.count(delivered=len(accepted), rejected=rejected, error=error)
+        self.flushes.count(delivered=delivered, rejected=answer.rejected, error=answer.complaint)
+        # Counted first: the acknowledgement is a fact, even when the disk refuses the removal.
+        self._courier.settle()
         if outage is not None:
             self._logger.info(
                 "causality: delivery works again after %.0f s; %d events wait",
                 outage,
                 self._queue.pending,
             )
-        self._hooks.delivered(
-            Delivered(
-                events=len(accepted),
-                bytes=sum(len(payload) for _, payload in accepted),
-                rejected=rejected,
-                status=response.status,
-            )
-        )
-        if error is not None:
-            self.last_error = error
-            self._hooks.error(error)
+        size = sum(len(payload) for _, payload in answer.accepted)
+        self._hooks.delivered(Delivered(delivered, size, answer.rejected, answer.status))
+        if answer.complaint is not None:
+            self.last_error = answer.complaint
+            self._hooks.error(answer.complaint)
 
-    def _settle(self, rows: Sequence[Row]) -> None:
-        # Kept until the disk has it: what was acknowledged must not be sent again by this process.
-        self._unsettled = rows
-        self._queue.settle(rows)
-        self._unsettled = ()
-        self._queue.give_back()
-
-    def _attempt_failed(
-        self,
-        error: Exception,
-        state: SenderState,
-        *,
-        hold: bool = False,
-        retry_after: str | None = None,
+    def _failed(
+        self, error: Exception, *, hold: bool = False, retry_after: str | None = None
     ) -> None:
         self._batch_limit.failed()
-        self._state = state
         self.retries += 1
         self.last_error = error
         first = self._pacer.failed(self._clock(), error, hold=hold, retry_after=retry_after)

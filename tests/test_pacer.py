@@ -1,0 +1,138 @@
+"""The pacer by itself: pure questions and answers about time."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from causality_sdk.errors import ResponseError, TransportError
+from causality_sdk.pacer import FOREVER, Pace, Pacer
+
+REFUSED = TransportError("nothing listens there", reason="refused")
+BUSY = ResponseError("busy", status=503, retryable=True)
+
+
+def pacer(*, backlog: int = 0, jitter: float = 0.0, batch_size: int = 10) -> Pacer:
+    return Pacer(
+        Pace(
+            batch_size=batch_size,
+            flush_interval=30.0,
+            backoff_initial=1.0,
+            backoff_max=300.0,
+            jitter=jitter,
+            rng=random.Random(1),  # noqa: S311 - not for secrets
+            wall_clock=lambda: 1_000_000.0,
+        ),
+        backlog=backlog,
+    )
+
+
+def test_an_empty_queue_is_never_due() -> None:
+    idle = pacer()
+    assert not idle.may_send(0.0, 0, 0, None)
+    assert idle.due_at(0, 0, None) is None
+
+
+def test_the_interval_begins_when_the_event_is_first_seen() -> None:
+    waiting = pacer()
+    assert not waiting.may_send(100.0, 1, 1, None)
+    assert waiting.due_at(1, 1, None) == 130.0
+    assert not waiting.may_send(129.9, 2, 2, None)
+    assert waiting.may_send(130.0, 3, 3, None)
+
+
+def test_an_event_that_came_after_the_look_is_looked_at_at_once() -> None:
+    waiting = pacer()
+    waiting.may_send(100.0, 0, 0, None)
+    due = waiting.due_at(1, 1, None)
+    assert due is not None
+    assert due < 100.0
+
+
+def test_in_a_backoff_no_event_wakes_the_sender() -> None:
+    failing = pacer()
+    failing.failed(100.0, REFUSED)
+    assert failing.wake_at(100.5) == FOREVER
+    assert failing.wake_at(101.0) == 10
+
+
+def test_a_flush_is_due_at_once_in_the_middle_of_a_backoff() -> None:
+    failing = pacer()
+    for _ in range(10):
+        failing.failed(100.0, BUSY)
+    assert not failing.may_send(110.0, 5, 5, None)
+    failing.flush_began()
+    assert failing.may_send(110.0, 5, 5, 5)
+
+
+def test_a_retry_of_a_flush_obeys_what_the_server_asked_for() -> None:
+    flushing = pacer()
+    flushing.failed(100.0, BUSY, retry_after="20")
+    flushing.flush_failed(100.0, 1)
+    assert not flushing.may_send(119.0, 5, 5, 5)
+    assert flushing.may_send(120.0, 5, 5, 5)
+
+
+def test_a_request_to_wait_is_forgotten_with_the_next_failure() -> None:
+    flushing = pacer()
+    flushing.failed(100.0, BUSY, retry_after="3000")
+    flushing.failed(100.0, REFUSED)
+    flushing.flush_failed(100.0, 1)
+    assert flushing.may_send(101.0, 5, 5, 5)
+
+
+def test_it_is_an_outage_from_the_first_failure_to_the_next_success() -> None:
+    failing = pacer()
+    assert failing.failed(100.0, REFUSED)
+    assert not failing.failed(101.0, BUSY)
+    assert failing.succeeded(160.0, after=0, last=3, left=False) == 60.0
+    assert failing.succeeded(161.0, after=3, last=5, left=False) is None
+
+
+def test_rows_set_aside_pause_longer_each_time_and_anew_after_all_went() -> None:
+    aside = pacer(backlog=3)
+    pauses = []
+    now = 0.0
+    for _ in range(4):
+        assert aside.may_send(now, 3, 1, None)
+        aside.succeeded(now, after=aside.cursor, last=3, left=True)
+        due = aside.due_at(3, 1, None)
+        assert due is not None
+        pauses.append(due - now)
+        now = due
+    assert pauses == [1.0, 2.0, 4.0, 8.0]
+    assert aside.may_send(now, 3, 1, None)
+    aside.succeeded(now, after=0, last=3, left=False)
+    assert aside.due_at(3, 0, None) is None
+    assert aside.may_send(now, 14, 11, None)
+    aside.succeeded(now, after=3, last=14, left=True)
+    assert aside.due_at(14, 1, None) == now + 1.0
+
+
+@given(
+    failures=st.integers(1, 200),
+    jitter=st.floats(0, 1),
+    hold=st.booleans(),
+    retry_after=st.one_of(st.none(), st.integers(0, 10**6).map(str), st.text(max_size=20)),
+    offline=st.booleans(),
+)
+def test_a_delay_is_never_negative_and_never_beyond_its_ceiling(
+    failures: int, jitter: float, hold: bool, retry_after: str | None, offline: bool
+) -> None:
+    failing = pacer(jitter=jitter)
+    for _ in range(failures):
+        failing.failed(
+            50.0,
+            REFUSED if offline else BUSY,
+            hold=hold,
+            retry_after=None if offline else retry_after,
+        )
+    delay = failing.retry_at - 50.0
+    assert 0.0 <= delay <= 3600.0
+    if offline:
+        assert delay <= 30.0
+    elif retry_after is None:
+        assert delay <= 300.0
+        assert not hold or delay >= 150.0
