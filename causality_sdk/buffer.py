@@ -1,7 +1,8 @@
 """Events that the disk did not take, in memory, until it does.
 
-Neighbour: the client, which puts them here when an append fails, and writes them before anything
-newer. Invariant: bounded; what had to be dropped is counted, the oldest first.
+Neighbours: the client puts them here when the queue refuses and writes them before anything newer;
+the sender tries again in the background. Invariant: bounded; what had to be dropped is counted,
+the oldest first.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ MAX_BYTES = 4 * 1024 * 1024
 
 
 class Buffer:
-    """First in, first out. Any thread."""
+    """First in, first out, in front of one queue. Any thread.
 
-    def __init__(self) -> None:
+    `append_many` commits payloads in order, or raises and commits none.
+    """
+
+    def __init__(self, append_many: Callable[[Sequence[bytes]], object]) -> None:
+        self._append_many = append_many
         self._lock = threading.Lock()  # held while writing, so that nothing overtakes
         self._payloads: deque[bytes] = deque()
         self._bytes = 0
@@ -26,16 +31,14 @@ class Buffer:
     def __len__(self) -> int:
         return len(self._payloads)
 
-    def write(
-        self, append_many: Callable[[Sequence[bytes]], object], newer: Sequence[bytes]
-    ) -> bool:
-        """Writes what is buffered and then `newer`, in one call; False if the disk refused again.
+    def write(self, newer: Sequence[bytes] = ()) -> bool:
+        """Commits what is buffered and then `newer`, in one call; False if the disk refused again.
 
         After a refusal `newer` is in the buffer too.
         """
         with self._lock:
             try:
-                append_many([*self._payloads, *newer])
+                self._append_many([*self._payloads, *newer])
             except OSError:  # a QueueError is one
                 for payload in newer:
                     self._add_locked(payload)
@@ -43,6 +46,15 @@ class Buffer:
             self._payloads.clear()
             self._bytes = 0
             return True
+
+    def give_up(self) -> int:
+        """Counts what is left as dropped, at the end of the client, and gives its number."""
+        with self._lock:
+            left = len(self._payloads)
+            self.dropped += left
+            self._payloads.clear()
+            self._bytes = 0
+            return left
 
     def _add_locked(self, payload: bytes) -> None:
         self._payloads.append(payload)

@@ -74,8 +74,8 @@ class Client:
             on_dropped=config.on_dropped,
             on_error=config.on_error,
         )
-        self._buffer = Buffer()
         self._queue, self._lease = self._open_queue(wire)
+        self._buffer = Buffer(self._queue.append_many)
         self._sender = Sender(
             self._queue,
             Courier(self._queue, wire, lambda: config.transport or _http_transport(config, wire)),
@@ -97,6 +97,7 @@ class Client:
             ),
             hooks=self._hooks,
             logger=config.logger,
+            buffer=self._buffer,
         )
         # For a client that is forgotten instead of closed. Holds the parts, never the client.
         self._finalizer = weakref.finalize(self, _abandon, self._sender, self._queue, self._lease)
@@ -163,14 +164,13 @@ class Client:
         if self._closed:
             raise self._closed_error()
         if self._buffer:
-            return key if self._buffer.write(self._queue.append_many, [payload]) else None
+            return key if self._buffer.write([payload]) else None
         try:
             row_id = self._queue.append(payload)
         except QueueFull:
             raise
         except QueueError as error:
-            self._not_written([payload], error)
-            return None
+            return key if self._written_after_all([payload], error) else None
         if row_id >= self._sender.wake_at:
             self._sender.wake()
         return key
@@ -190,14 +190,13 @@ class Client:
         if not payloads:
             return keys
         if self._buffer:
-            return keys if self._buffer.write(self._queue.append_many, payloads) else None
+            return keys if self._buffer.write(payloads) else None
         try:
             row_id = self._queue.append_many(payloads)
         except QueueFull:
             raise
         except QueueError as error:
-            self._not_written(payloads, error)
-            return None
+            return keys if self._written_after_all(payloads, error) else None
         if row_id >= self._sender.wake_at:
             self._sender.wake()
         return keys
@@ -348,16 +347,18 @@ class Client:
             payloads.append(payload)
         return keys, payloads
 
-    def _not_written(self, payloads: list[bytes], error: QueueError) -> None:
+    def _written_after_all(self, payloads: list[bytes], error: QueueError) -> bool:
+        """Tries once more, then keeps the events in memory; True if they are committed."""
         if self.config.strict:
             raise error
-        self._buffer.write(self._queue.append_many, payloads)
+        written = self._buffer.write(payloads)
         self._queue.log_trouble = error  # the sender reports it: hooks never run in track()
         self._sender.wake()
+        return written
 
     def _flush(self, timeout: float | None, retries: int) -> FlushReport:
         if self._buffer:
-            self._buffer.write(self._queue.append_many, [])
+            self._buffer.write()
         flush = self._sender.flush(timeout=timeout, retries=retries)
         return FlushReport(
             delivered=flush.delivered,
@@ -369,6 +370,11 @@ class Client:
     def _shut_down(self, timeout: float) -> None:
         """One last attempt, then the end of the sender, within `timeout` seconds."""
         deadline = time.monotonic() + timeout
+        if self._buffer and not self._buffer.write():
+            self._logger.error(
+                "causality: %d events are lost: the disk took them neither before nor at the end",
+                self._buffer.give_up(),
+            )
         if self._queue.pending:
             self._flush(timeout, retries=0)
         self._sender.stop()

@@ -7,10 +7,9 @@ but neither end it nor reach `track()`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from causality_sdk.queue import Queue
 from causality_sdk.stats import Delivered, Dropped
 
 _T = TypeVar("_T")
@@ -20,6 +19,7 @@ _REASONS = {
     "max_queue_bytes": "the queue is full (max_queue_bytes) and drops the oldest events",
     "corrupt": "rows with a wrong CRC were set aside in the table corrupt_rows",
     "purged": "events were removed from the queue by hand",
+    "buffer_full": "the disk takes no events and the buffer in memory is full; the oldest are lost",
 }
 
 
@@ -38,7 +38,7 @@ class Hooks:
         self._on_delivered = on_delivered
         self._on_dropped = on_dropped
         self._on_error = on_error
-        self._evicted: dict[str, int] | None = None  # what was reported; None before the first look
+        self._lost: Mapping[str, int] | None = None  # what was reported; None before the first look
         self._logged: set[str] = set()  # reasons logged since something was last delivered
 
     def delivered(self, details: Delivered) -> None:
@@ -51,15 +51,15 @@ class Hooks:
         """An attempt, the disk or a part of the user's failed."""
         self._call(self._on_error, error)
 
-    def report_evicted(self, queue: Queue) -> None:
-        """Tells of the events that were evicted since the last call; logs once per outage."""
-        evicted = queue.evicted
-        if evicted == self._evicted:
+    def report_lost(self, lost: Mapping[str, int]) -> None:
+        """Tells of the events that were lost since the last call, by reason; logs once per outage.
+
+        `lost` are totals. The first call only sets the mark.
+        """
+        before, self._lost = self._lost, lost
+        if before is None or before == lost:
             return
-        before, self._evicted = self._evicted, evicted
-        if before is None:
-            return  # the first look only sets the mark
-        for reason, count in evicted.items():
+        for reason, count in lost.items():
             events = count - before[reason]
             if events <= 0:
                 continue

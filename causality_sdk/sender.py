@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from causality_sdk.batch import BatchLimit
+from causality_sdk.buffer import Buffer
 from causality_sdk.courier import Answered, Courier
 from causality_sdk.errors import ClientClosed, QueueError, TransportError
 from causality_sdk.flushing import SHORTEST_ATTEMPT, Flush, Flushes
@@ -52,6 +53,7 @@ class Sender:
         pacer: Pacer,
         hooks: Hooks,
         logger: logging.Logger,
+        buffer: Buffer | None = None,
         clock: Callable[[], float] = time.monotonic,
         wake: threading.Event | None = None,
     ) -> None:
@@ -61,6 +63,7 @@ class Sender:
         self._pacer = pacer
         self._hooks = hooks
         self._logger = logger
+        self._buffer = Buffer(queue.append_many) if buffer is None else buffer
         self._clock = clock
         self._batch_limit = BatchLimit(limits.batch_size, limits.max_batch_events)
         self._turn = threading.Lock()  # held by whoever runs a step; guards all below it
@@ -70,7 +73,9 @@ class Sender:
         self._disk_logged = False  # one line for a failing disk, until it works again
         self.flushes = Flushes()  # any thread adds, the sender completes
         self.wake_at = 1  # written by the sender: the id whose commit must wake it
-        self._wake = wake or threading.Event()  # set by any thread, cleared by whoever runs the steps
+        self._wake = (
+            wake or threading.Event()
+        )  # set by any thread, cleared by whoever runs the steps
         self._stopping = False  # set once, by stop()
         self._thread: threading.Thread | None = None  # set once, by start()
         self._ended = threading.Event()  # set by _end(), as its last act
@@ -79,7 +84,7 @@ class Sender:
         self._on_ended: Callable[[], None] | None = None
         self._state: SenderState = "idle"
         queue.wal.on_pressure = self._wake.set
-        hooks.report_evicted(queue)  # what earlier runs lost was told by them
+        hooks.report_lost(self._lost())  # what earlier runs lost was told by them
 
     # ------------------------------------------------------------------ any thread
 
@@ -241,8 +246,8 @@ class Sender:
         now = self._clock()
         last_id = self._queue.last_id
         due = self._pacer.due_at(last_id, self._queue.pending, self.flushes.target)
-        if self._courier.unsettled:
-            due = self._pacer.retry_at
+        if self._courier.unsettled or self._buffer:
+            due = self._pacer.retry_at  # the disk is tried again, whatever else there is to do
         if self._pacer.failures == 0 and (due is None or due > now):
             self._state = "idle"
         sync_at = self._queue.wal.due_at()
@@ -254,10 +259,15 @@ class Sender:
         return max(0.0, min(times) - now) if times else None
 
     def _housekeeping(self) -> None:
-        self._hooks.report_evicted(self._queue)
+        self._hooks.report_lost(self._lost())
         trouble, self._queue.log_trouble = self._queue.log_trouble, None
         if trouble is not None:
             raise trouble
+        if self._buffer and self._clock() >= self._pacer.retry_at:
+            if not self._buffer.write():
+                self._pacer.disk_failed(self._clock())
+            elif not self._courier.unsettled:
+                self._disk_logged = False
         if self._queue.wal.is_due(sender=True):
             self._queue.checkpoint()
             while self._queue.pending < SMALL_QUEUE and self._queue.vacuum_step():
@@ -265,6 +275,10 @@ class Sender:
                     break
             if not self._courier.unsettled:
                 self._disk_logged = False
+
+    def _lost(self) -> dict[str, int]:
+        """Events that left undelivered, by reason, since the queue file was made."""
+        return {**self._queue.evicted, "buffer_full": self._buffer.dropped}
 
     # ------------------------------------------------------------------ one batch
 

@@ -612,3 +612,42 @@ def test_the_api_key_is_in_nothing_that_is_printed(
         said.append(file.read_bytes().decode("latin-1") if file.exists() else "")
     assert "401" in str(report.error)
     assert KEY not in "\n".join(said)
+
+
+def test_close_writes_what_the_disk_did_not_take_before(queue_path: Path) -> None:
+    client = make(closed_port(), queue_path, start=False)
+    locker = sqlite3.connect(queue_path, isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    assert client.track("buffered") is None
+    locker.execute("ROLLBACK")
+    locker.close()
+    client.close()
+    assert rows_in(queue_path) == 1
+    assert client.stats().buffer_dropped == 0
+
+
+def test_the_sender_writes_the_buffer_by_itself_once_the_disk_is_back(
+    collector: LoopbackCollector, queue_path: Path
+) -> None:
+    with make(collector.endpoint, queue_path, flush_interval=0.05) as client:
+        locker = sqlite3.connect(queue_path, isolation_level=None)
+        locker.execute("BEGIN IMMEDIATE")
+        assert client.track("buffered") is None
+        locker.execute("ROLLBACK")
+        locker.close()
+        assert collector.wait_for(1)
+
+
+def test_what_the_disk_never_took_is_counted_and_logged_at_the_end(
+    queue_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = make(closed_port(), queue_path, start=False)
+    locker = sqlite3.connect(queue_path, isolation_level=None)
+    locker.execute("BEGIN IMMEDIATE")
+    assert client.track("buffered") is None
+    client.close(timeout=0)
+    assert client.stats().buffer_dropped == 1
+    assert client.stats().buffered == 0
+    assert "1 events are lost" in caplog.text
+    locker.execute("ROLLBACK")
+    locker.close()

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "causality_sdk"
 # everything inside the package x. `_version` may be imported by all.
 CORE = {"errors", "config", "context", "event", "stats"}
 WAY = {"backoff", "batch", "buffer", "delivery", "flushing", "hooks", "ownership", "pacer", "queue"}
-WAY |= {"sender"}
+WAY |= {"claim", "courier", "sender"}
 DESTINATION = {"wire", "wire.*", "transport", "transport.*"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
 ALL = ABOVE_CLIENT | {"schema", "client", "aio", "events", "packtrack"}
@@ -33,13 +33,15 @@ ALLOWED: dict[str, set[str]] = {
     "aio": {"client"},
     "backoff": set(),
     "batch": set(),
-    "buffer": {"errors"},
+    "buffer": set(),
+    "claim": {"errors", "ownership", "schema"},
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL | {"cli", "cli.*", "testing", "testing.*"},
-    "client": ABOVE_CLIENT,
+    "client": ABOVE_CLIENT | {"schema"},
     "config": {"errors"},
     "context": set(),
     "counters": set(),
+    "courier": {"delivery", "errors", "queue"} | DESTINATION,
     "delivery": {"errors", "wire.base"},
     "errors": set(),
     "event": {"errors", "context", "plain"},
@@ -71,6 +73,7 @@ FOR_TYPES: dict[str, set[str]] = {
 }
 
 PUBLIC = {
+    "Health",
     "CausalityError",
     "Client",
     "ClientClosed",
