@@ -102,12 +102,13 @@ class HttpServer:
 
     def hang_up(self, *, reserve: bool) -> None:
         """Stops listening and shuts every connection down. `reserve` keeps the port ours."""
-        if self._accepting is not None and self._wake is not None:
-            with self._wake as wake:
+        # Taken first: a Ctrl-C in the middle must not make the stop() that follows do it again.
+        accepting, wake, self._accepting, self._wake = self._accepting, self._wake, None, None
+        if accepting is not None and wake is not None:
+            with wake:
                 # A byte, not only a close: a forked child may hold a copy of our end.
                 wake.send(b"x")
-            self._accepting.join()
-            self._accepting = self._wake = None
+            accepting.join()
         with self._changed:
             for connection in self._connections:
                 connection.open = False

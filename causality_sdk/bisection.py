@@ -1,0 +1,59 @@
+"""Finds the events for whose sake a server refuses a whole batch. Pure: it sends nothing.
+
+Neighbour: `courier`, which sends what `next()` gives and says how it went. For a batch of n events
+with k bad ones, the first refusal included, it takes at most min(2k·log2(n) + k, 2n - 1) requests,
+and the good ones go in order. Used by one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from causality_sdk.queue import Row
+
+
+@dataclass(slots=True)
+class _Part:
+    rows: Sequence[Row]
+    is_left: bool = False  # the part below it on the stack is its right half
+    guilty: bool = False  # its left half was good, so a bad event must be here
+
+
+class Bisection:
+    """The search inside one refused batch, from its oldest event to its newest."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._parts: list[_Part] = []  # a stack: the oldest rows are on top
+        self._split(rows)
+        self.witnessed = False  # the server took an event of this batch
+
+    def next(self) -> Sequence[Row]:
+        """The rows to send next; none when the search is over."""
+        # A part that must hold a bad event is halved unsent: its refusal would tell nothing new.
+        while self._parts and self._parts[-1].guilty and len(self._parts[-1].rows) > 1:
+            self._split(self._parts.pop().rows)
+        return self._parts[-1].rows if self._parts else ()
+
+    def accepted(self) -> None:
+        """The server took all that `next()` gave."""
+        part = self._parts.pop()
+        self.witnessed = True
+        if part.is_left:
+            self._parts[-1].guilty = True
+
+    def answered(self) -> None:
+        """The server spoke of each event that `next()` gave by itself: no more is to be learnt."""
+        self._parts.pop()
+
+    def refused(self) -> None:
+        """The server refused what `next()` gave. A single event is then found, and done with."""
+        part = self._parts.pop()
+        if len(part.rows) > 1:
+            self._split(part.rows)
+
+    def _split(self, rows: Sequence[Row]) -> None:
+        middle = len(rows) // 2
+        self._parts.append(_Part(rows[middle:]))
+        if middle:
+            self._parts.append(_Part(rows[:middle], is_left=True))

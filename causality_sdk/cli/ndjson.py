@@ -1,0 +1,92 @@
+"""Reads events from NDJSON: one JSON object a line, the file plain or compressed with gzip.
+
+Neighbours: commands that take a file of events. Invariant: every event that comes out of here can
+be tracked as it is, but for its size; what cannot be is an `InputError` that names the line.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from causality_sdk.cli.exits import InputError
+from causality_sdk.errors import EventError
+from causality_sdk.event import Encoder, Event
+
+_GZIP = b"\x1f\x8b"
+_FIELDS = {
+    "event_type", "properties", "timestamp_ms", "app_id", "device_id", "user_id", "session_id",
+    "idempotency_key",
+}  # fmt: skip
+_INT64, _UINT64 = -(2**63), 2**64
+
+
+def read_events(path: Path) -> Iterator[tuple[int, Event]]:
+    """Line numbers, from 1, and events; lines of white space are passed over. Raises `InputError`.
+
+    A line has the fields of an event, `event_type` at least: the same that are sent.
+    """
+    encoder = Encoder("app", max_event_bytes=2**63)
+    for number, line in _lines(path):
+        try:
+            event = parse_event(line)
+            encoder.encode_event(event)
+        except (ValueError, RecursionError) as error:  # an EventError is a ValueError
+            raise InputError(f"{path}, line {number}: {error}") from error
+        yield number, event
+
+
+def parse_event(line: bytes) -> Event:
+    """The event of one line. Raises `ValueError`, which says what is wrong but not where.
+
+    A whole number beyond 64 bits becomes a string, as `track()` would make it.
+    """
+    try:
+        found = json.loads(line, parse_int=_whole, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start + 1})") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(found, dict):
+        raise EventError('not a JSON object; an event is {"event_type": ..., ...}')
+    if unknown := sorted(found.keys() - _FIELDS):
+        raise EventError(f"{unknown[0]!r} is not a field of an event; use properties for it")
+    if "event_type" not in found:
+        raise EventError("event_type is missing")
+    return Event(timestamp=found.pop("timestamp_ms", None), **found)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        # A pipe cannot be read twice, and opening one would wait for its writer.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path} is not a regular file")
+        with path.open("rb") as file, _decompressed(file) as lines:
+            number = 0
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _decompressed(file: BinaryIO) -> BinaryIO | gzip.GzipFile:
+    compressed = file.read(len(_GZIP)) == _GZIP  # a name proves nothing
+    file.seek(0)
+    return gzip.GzipFile(fileobj=file) if compressed else file
+
+
+def _whole(digits: str) -> Any:
+    value = int(digits)
+    return value if _INT64 <= value < _UINT64 else digits
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
