@@ -11,6 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from causality_sdk.errors import QueueFull
+
 MAX_EVENTS = 1000
 MAX_BYTES = 4 * 1024 * 1024
 
@@ -18,7 +20,8 @@ MAX_BYTES = 4 * 1024 * 1024
 class Buffer:
     """First in, first out, in front of one queue. Any thread.
 
-    `append_many` commits payloads in order, or raises and commits none.
+    `append_many` commits payloads in order, or raises and commits none; the error may say in
+    `written` how many it committed nevertheless.
     """
 
     def __init__(self, append_many: Callable[[Sequence[bytes]], object]) -> None:
@@ -34,13 +37,23 @@ class Buffer:
     def write(self, newer: Sequence[bytes] = ()) -> bool:
         """Commits what is buffered and then `newer`, in one call; False if the disk refused again.
 
-        After a refusal `newer` is in the buffer too.
+        After a refusal `newer` is in the buffer too. Where the queue is full, nothing of `newer`
+        is kept, and `QueueFull` is raised if there was any.
         """
         with self._lock:
+            payloads = [*self._payloads, *newer]
             try:
-                self._append_many([*self._payloads, *newer])
-            except OSError:  # a QueueError is one
-                for payload in newer:
+                self._append_many(payloads)
+            except QueueFull:
+                if newer:
+                    raise
+                return False
+            except OSError as error:  # a QueueError is one
+                # Several transactions may be needed: what the first ones took must not go twice.
+                written = getattr(error, "written", 0)
+                self._payloads.clear()
+                self._bytes = 0
+                for payload in payloads[written:]:
                     self._add_locked(payload)
                 return False
             self._payloads.clear()

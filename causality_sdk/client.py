@@ -17,6 +17,7 @@ from uuid import UUID
 
 from causality_sdk import schema
 from causality_sdk._version import __version__
+from causality_sdk.batch import BatchLimit
 from causality_sdk.buffer import Buffer
 from causality_sdk.claim import claim, fingerprint
 from causality_sdk.config import Config
@@ -78,13 +79,13 @@ class Client:
         self._buffer = Buffer(self._queue.append_many)
         self._sender = Sender(
             self._queue,
-            Courier(self._queue, wire, lambda: config.transport or _http_transport(config, wire)),
-            limits=Limits(
-                batch_size=config.batch_size,
-                max_batch_events=config.max_batch_events,
-                max_batch_bytes=config.max_batch_bytes,
-                timeout=config.timeout,
+            Courier(
+                self._queue,
+                wire,
+                lambda: config.transport or _http_transport(config, wire),
+                BatchLimit(config.batch_size, config.max_batch_events, config.max_batch_bytes),
             ),
+            limits=Limits(config.max_batch_events, config.timeout),
             pacer=Pacer(
                 Pace(
                     batch_size=config.batch_size,
@@ -363,6 +364,7 @@ class Client:
         return FlushReport(
             delivered=flush.delivered,
             rejected=flush.rejected,
+            buried=flush.buried,
             remaining=self._queue.pending,
             error=flush.error,
         )

@@ -1,21 +1,31 @@
-"""One batch from the queue to the server and back: take, frame, attempt, judge, settle.
+"""One request from the queue to the server and back: choose, frame, attempt, judge, settle.
 
-Neighbours: the sender says from where and how much, and acts on what is reported here; `queue`,
-`wire`, `transport` and `delivery` do the parts. Used by one thread at a time. Invariant: a row is
-removed only after a verdict ACCEPTED for that very row.
+Neighbours: the sender says when, and acts on what is reported here; `bisection` and `suspects`
+remember what was refused, `batch` how much may go at once; `queue`, `wire`, `transport` and
+`delivery` do the parts. Used by one thread at a time. Invariant: a row is removed only after a
+verdict ACCEPTED for that very row, or buried after refusals that have a witness.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from causality_sdk.batch import BatchLimit
+from causality_sdk.bisection import Bisection
+from causality_sdk.dead_letters import bury
 from causality_sdk.delivery import Outcome, judge
 from causality_sdk.errors import DeliveryError, ResponseError, TransportError
 from causality_sdk.queue import Queue, Row
+from causality_sdk.scout import Scout
+from causality_sdk.suspects import Suspects
 from causality_sdk.transport.base import Transport
 from causality_sdk.wire.base import Kind, Request, Response, Verdict, Wire
 
+PROBE_SECONDS = 3.0
+FRUITLESS = 3  # requests refused in a row, and nothing accepted, before the server is suspected
+RESENDS = 2  # of an unanswered batch unchanged, before a smaller one is tried
 _NOT_SENT = frozenset({"dns", "refused", "unreachable"})  # no byte of the batch can have arrived
 
 
@@ -24,14 +34,14 @@ class Answered:
     """The server spoke of the events: what it accepted is acknowledged, the rest was left."""
 
     after: int
-    """The batch began behind this id."""
+    """The request began behind this id."""
     last: int
-    """The last id of the batch."""
+    """Everything up to this id has been tried."""
     accepted: Sequence[Row]
     rejected: int
-    """Events that were refused by name."""
-    events: int
-    """Events in the batch."""
+    """Events that were refused, by name or alone."""
+    left: bool
+    """Something up to `last` is still queued."""
     status: int
     complaint: ResponseError | None
     """What to report, where not all was accepted."""
@@ -39,24 +49,40 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Nothing of the batch is settled."""
+    """Nothing of the request is settled."""
 
     error: DeliveryError
     hold: bool = False
     """Nothing is wrong with the events, and only a person can mend it."""
     retry_after: str | None = None
+    again: bool = False
+    """The next request is another one and need not wait."""
 
 
 class Courier:
-    """Carries batches of one queue to one destination, one at a time."""
+    """Carries requests of one queue to one destination, one at a time."""
 
-    def __init__(self, queue: Queue, wire: Wire, make_transport: Callable[[], Transport]) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        wire: Wire,
+        make_transport: Callable[[], Transport],
+        limit: BatchLimit,
+    ) -> None:
         self._queue = queue
         self._wire = wire
         self._make_transport = make_transport
+        self._limit = limit
+        self._suspects = Suspects()
+        self._scout = Scout(queue, self._suspects)
         self._transport: Transport | None = None  # made by the first attempt: it loads requests
-        self._resend: Sequence[Row] = ()  # sent, but not answered: goes again first, unchanged
-        self._resend_after = 0  # the id it was taken behind
+        self._offline = False  # the last attempt had no answer
+        self._rows: Sequence[Row] = ()  # of the batch under way
+        self._after = 0  # the id it was taken behind
+        self._resent = 0  # times it went without an answer
+        self._bisection: Bisection | None = None  # of the batch under way
+        self._left = False  # the bisection leaves something behind
+        self._fruitless = 0  # requests refused since one was accepted
         self._unsettled: Sequence[Row] = ()  # acknowledged, but the disk did not take the removal
 
     @property
@@ -64,54 +90,68 @@ class Courier:
         """Rows that are acknowledged and could not be deleted yet."""
         return len(self._unsettled)
 
-    def deliver(
-        self, after: int, *, max_events: int, max_bytes: int, timeout: float
-    ) -> Answered | Failed | None:
-        """One attempt with the next batch behind `after`; None if there is nothing.
+    @property
+    def blocked(self) -> bool:
+        """Whether the server refuses everything alike, so that it is to be asked slowly."""
+        patience = FRUITLESS
+        if self._bisection is not None:
+            # On its way down to a single bad event a bisection is refused log2(n) times, and
+            # neighbours may be bad too.
+            patience += 8 + math.ceil(math.log2(len(self._rows)))
+        return self._fruitless >= patience
+
+    def deliver(self, after: int, *, most: int, timeout: float) -> Answered | Failed | None:
+        """One attempt, with at most `most` events behind `after`; None if there is nothing.
 
         What is accepted stays `unsettled` until `settle()`. Raises `QueueError` for the disk, and
         whatever a wire or transport of the user's raises.
         """
-        if self._resend:
-            rows, after = self._resend, self._resend_after
-        else:
-            rows = self._queue.take(after, max_events=max_events, max_bytes=max_bytes)
+        rows, scouting = self._choose(after, most)
         if not rows:
             return None
-        self._resend, self._resend_after = rows, after
         request = self._wire.frame([payload for _, payload in rows])
         try:
             response = self._send(request, timeout)
         except TransportError as error:
-            if error.reason in _NOT_SENT:
-                self._let_go()
-            return Failed(error)
+            return self._unanswered(rows, error, scouting=scouting)
+        self._offline = False
+        self._resent = 0
         verdicts = self._verdicts(response, len(rows))
         outcome, complaint = judge(response, verdicts)
-        if outcome is not Outcome.SETTLED and complaint is not None:
-            self._let_go()
-            hold = outcome is Outcome.HOLD
-            return Failed(complaint, hold=hold, retry_after=response.headers.get("retry-after"))
-        self._resend = ()
-        self._unsettled = _of_kind(Kind.ACCEPTED, rows, verdicts)
-        return Answered(
-            after=after,
-            last=rows[-1][0],
-            accepted=self._unsettled,
-            rejected=len(_of_kind(Kind.REJECTED, rows, verdicts)),
-            events=len(rows),
-            status=response.status,
-            complaint=complaint,
-        )
+        if outcome is Outcome.SETTLED or complaint is None:
+            return self._answered(rows, verdicts, response, complaint, scouting=scouting)
+        if outcome is Outcome.REFUSED or outcome is Outcome.TOO_LARGE:
+            return self._refused(rows, outcome, complaint, scouting=scouting)
+        if outcome is Outcome.BUSY:
+            self._limit.failed(len(rows), _bytes(rows), maybe_size=complaint.status >= 500)
+        else:
+            self._limit.failed(len(rows), _bytes(rows), maybe_size=False)
+        self._let_go()
+        hold = outcome is Outcome.HOLD
+        return Failed(complaint, hold=hold, retry_after=response.headers.get("retry-after"))
 
-    def settle(self) -> None:
-        """Deletes what was acknowledged. Raises `QueueError`; the next call tries again.
+    def settle(self) -> int:
+        """Deletes what was acknowledged, buries what is beyond hope; gives the number buried.
 
-        Until it succeeded nothing else is sent: an acknowledged row must not go out a second time.
+        Raises `QueueError`; the next call tries again. Until it succeeded nothing else is sent: an
+        acknowledged row must not go out a second time.
         """
         self._queue.settle(self._unsettled)
+        self._suspects.forget(row_id for row_id, _ in self._unsettled)
         self._unsettled = ()
-        self._queue.give_back()
+        buried = 0
+        for row_id, suspect in self._suspects.doomed().items():
+            buried += bury(
+                self._queue,
+                row_id,
+                attempts=suspect.attempts,
+                status=suspect.status,
+                reason=suspect.words,
+            )
+            self._suspects.forget([row_id])
+        if not self._rows:
+            self._queue.give_back()
+        return buried
 
     def probe(self, request: Request, timeout: float) -> Response:
         """One request besides the events. Raises `TransportError`."""
@@ -122,13 +162,32 @@ class Courier:
         if self._transport is not None:
             self._transport.close()
 
-    def _connection(self) -> Transport:
-        if self._transport is None:
-            self._transport = self._make_transport()
-        return self._transport
+    # ------------------------------------------------------------------ what to send
+
+    def _choose(self, after: int, most: int) -> tuple[Sequence[Row], bool]:
+        """The rows to send, and whether they are a scout: one event from elsewhere in the queue.
+
+        While the server refuses everything, a scout finds out whether it is the events' fault.
+        """
+        if self.blocked:
+            scout = self._scout.choose()
+            if scout is not None:
+                return [scout], True
+        if self._bisection is not None:
+            return self._bisection.next(), False
+        if not self._rows:
+            self._rows = self._queue.take(
+                after, max_events=min(most, self._limit.events), max_bytes=self._limit.bytes
+            )
+            self._after = after
+        return self._rows, False
 
     def _send(self, request: Request, timeout: float) -> Response:
         transport = self._connection()
+        reachable = getattr(transport, "reachable", None)
+        if self._offline and reachable is not None:
+            # Costs one packet where sending the batch would cost a megabyte.
+            reachable(min(PROBE_SECONDS, timeout))
         try:
             return transport.send(request, timeout)
         except TransportError as error:
@@ -137,10 +196,122 @@ class Courier:
         # The server closed an idle connection at the moment we used it, as servers do.
         return transport.send(request, timeout)
 
+    def _connection(self) -> Transport:
+        if self._transport is None:
+            self._transport = self._make_transport()
+        return self._transport
+
+    # ------------------------------------------------------------------ how it went
+
+    def _unanswered(self, rows: Sequence[Row], error: TransportError, *, scouting: bool) -> Failed:
+        self._offline = True
+        if scouting:
+            return Failed(error)
+        if error.reason in _NOT_SENT:
+            self._limit.failed(len(rows), _bytes(rows), maybe_size=False)
+            self._let_go()
+            return Failed(error)
+        # It may have arrived: it goes again first and unchanged, so that the server knows its keys.
+        self._resent += 1
+        if self._resent >= RESENDS and error.reason == "timeout" and len(rows) > 1:
+            self._limit.failed(len(rows), _bytes(rows), maybe_size=True)
+            self._let_go()
+        return Failed(error)
+
+    def _answered(
+        self,
+        rows: Sequence[Row],
+        verdicts: Sequence[Verdict],
+        response: Response,
+        complaint: ResponseError | None,
+        *,
+        scouting: bool,
+    ) -> Answered:
+        accepted: list[Row] = []
+        refused: list[tuple[int, str]] = []
+        for row, verdict in zip(rows, verdicts, strict=True):
+            if verdict.kind is Kind.ACCEPTED:
+                accepted.append(row)
+            elif verdict.kind is Kind.REJECTED:
+                refused.append((row[0], verdict.words))
+        if accepted:
+            self._fruitless = 0
+            self._suspects.witness()
+            self._limit.succeeded(len(rows))
+        else:
+            self._fruitless += 1
+        for row_id, words in refused:
+            self._suspects.refused(
+                row_id, status=response.status, words=words, witnessed=bool(accepted)
+            )
+        self._unsettled = accepted
+        left = len(accepted) < len(rows)
+        if scouting:
+            after, last, left = -1, -1, False  # it tells nothing of what lies before it
+        elif self._bisection is None:
+            after, last = self._after, rows[-1][0]
+            self._finish()
+        else:
+            self._left |= left
+            if left:
+                self._bisection.answered()
+            else:
+                self._bisection.accepted()
+            after, last, left = self._bisected()
+        return Answered(after, last, accepted, len(refused), left, response.status, complaint)
+
+    def _refused(
+        self, rows: Sequence[Row], outcome: Outcome, error: ResponseError, *, scouting: bool
+    ) -> Answered | Failed:
+        """The batch as a whole is refused: for some event's sake, for its size, or for nothing."""
+        self._fruitless += 1
+        if len(rows) > 1:
+            if outcome is Outcome.TOO_LARGE:
+                self._limit.too_large(len(rows), _bytes(rows))
+            if self._bisection is not None:
+                self._bisection.refused()
+            elif outcome is Outcome.TOO_LARGE:
+                self._let_go()
+            else:
+                self._bisection = Bisection(rows)
+                self._left = False
+            return Failed(error, again=True)
+        bisection = self._bisection
+        self._suspects.refused(
+            rows[0][0],
+            status=error.status,
+            words=error.body or str(error),
+            witnessed=bisection is not None and bisection.witnessed and not scouting,
+        )
+        if scouting:
+            return Failed(error)
+        if bisection is None:
+            after, last, left = self._after, rows[-1][0], True
+            self._finish()
+        else:
+            bisection.refused()
+            self._left = True
+            after, last, left = self._bisected()
+        return Answered(after, last, (), 1, left, error.status, error)
+
+    def _bisected(self) -> tuple[int, int, bool]:
+        """Where the cursor goes after a part of a bisection: nowhere before it is over."""
+        if self._bisection is not None and self._bisection.next():
+            return self._after, self._after, False
+        after, last, left = self._after, self._rows[-1][0], self._left
+        self._bisection = None
+        self._finish()
+        return after, last, left
+
+    def _finish(self) -> None:
+        """The batch under way is over. It stays in flight until it is settled."""
+        self._rows = ()
+
     def _let_go(self) -> None:
-        """The batch is not in flight any more, and need not be sent again as it was."""
-        self._resend = ()
-        self._queue.give_back()
+        """The batch is not in flight any more, and need not go again as it was."""
+        if self._bisection is None:
+            self._rows = ()
+            self._queue.give_back()
 
     def _verdicts(self, response: Response, count: int) -> Sequence[Verdict]:
         verdicts = self._wire.verdicts(response, count)
@@ -152,5 +323,5 @@ class Courier:
         return verdicts
 
 
-def _of_kind(kind: Kind, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> Sequence[Row]:
-    return [row for row, verdict in zip(rows, verdicts, strict=True) if verdict.kind is kind]
+def _bytes(rows: Sequence[Row]) -> int:
+    return sum(len(payload) for _, payload in rows)

@@ -18,7 +18,10 @@ class Outcome(enum.Enum):
     """What the sender does about a batch."""
 
     SETTLED = "settled"  # each event got a verdict: go on with the next
-    WAIT = "wait"  # back off, then the same batch again
+    REFUSED = "refused"  # for some event's sake: bisect
+    TOO_LARGE = "too large"  # send less at once
+    BUSY = "busy"  # back off; it may be the size
+    WAIT = "wait"  # back off
     HOLD = "hold"  # nothing is wrong with the events: keep all, try at a slow pace
 
 
@@ -27,6 +30,7 @@ _HOLD_FIX = {
     403: "the server refuses the api key; check api_key and what it may do",
     404: "the server does not know this path; check endpoint",
     405: "the server does not take events here; check endpoint",
+    407: "the proxy asks for a user name and a password; put them into the URL in proxies",
 }
 
 
@@ -36,22 +40,17 @@ def judge(response: Response, verdicts: Sequence[Verdict]) -> tuple[Outcome, Res
     if 200 <= status <= 299:
         if all(verdict.kind is Kind.ACCEPTED for verdict in verdicts):
             return Outcome.SETTLED, None
+        accepted = sum(verdict.kind is Kind.ACCEPTED for verdict in verdicts)
         refused = sum(verdict.kind is Kind.REJECTED for verdict in verdicts)
-        if refused or any(verdict.kind is Kind.ACCEPTED for verdict in verdicts):
+        if accepted or refused:
             words = next((verdict.words for verdict in verdicts if verdict.words), "")
             return Outcome.SETTLED, _error(
                 response,
-                f"the server accepted {len(verdicts) - refused} of {len(verdicts)} events"
-                if not words
-                else f"the server refused {refused} of {len(verdicts)} events: {words}",
+                f"the server accepted {accepted} of {len(verdicts)} events and refused {refused}"
+                + (f": {words}" if words else ""),
                 retryable=True,
             )
-        return Outcome.WAIT, _error(
-            response,
-            f"the server answered {status} with a body that acknowledges nothing; a captive"
-            " portal or a proxy may have answered in its place",
-            retryable=True,
-        )
+        return Outcome.WAIT, _error(response, _nothing_settled(response), retryable=True)
     if 300 <= status <= 399:
         return Outcome.HOLD, _error(
             response,
@@ -63,7 +62,26 @@ def judge(response: Response, verdicts: Sequence[Verdict]) -> tuple[Outcome, Res
         return Outcome.HOLD, _error(
             response, f"the server answered {status}: {_HOLD_FIX[status]}", retryable=False
         )
-    return Outcome.WAIT, _error(response, f"the server answered {status}", retryable=True)
+    if status in (400, 422):
+        words = f"the server answered {status}: it refuses an event, or the batch as a whole"
+        return Outcome.REFUSED, _error(response, words, retryable=True)
+    if status == 413:
+        words = "the server answered 413: the request is too large for it"
+        return Outcome.TOO_LARGE, _error(response, words, retryable=True)
+    outcome = Outcome.BUSY if status >= 500 else Outcome.WAIT
+    return outcome, _error(response, f"the server answered {status}", retryable=True)
+
+
+def _nothing_settled(response: Response) -> str:
+    said = f"the server answered {response.status} with a body that acknowledges nothing; "
+    coding = response.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        return said + "it is compressed, though an uncompressed one was asked for"
+    if response.truncated:
+        return said + "it is longer than any acknowledgement"
+    if response.body.lstrip()[:1] == b"{":
+        return said + "it does not say that all events were accepted, nor which"
+    return said + "a captive portal or a proxy may have answered in its place"
 
 
 def _error(response: Response, message: str, *, retryable: bool) -> ResponseError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,9 @@ from causality_sdk.plain import ORJSON_OPTIONS, convert, plain, show
 
 KEY_CHARS = 256  # of an idempotency key that a caller brings along
 MAX_TIMESTAMP_MS = 253_402_300_799_999  # the end of the year 9999, the last that datetime knows
+
+_EPOCH = datetime(1970, 1, 1)  # in UTC, but without saying so: offsets are subtracted by hand
+_MILLISECOND = timedelta(milliseconds=1)
 
 Properties = Mapping[str, Any]
 
@@ -119,18 +122,13 @@ class Encoder:
             document["user_id"] = _text("user_id", user_id)
         if session_id is not None:
             document["session_id"] = _text("session_id", session_id)
-        if not properties:
-            if properties is not None and not isinstance(properties, Mapping):
-                raise _not_a_mapping(properties)
+        # Not `if not properties`: a table or an array passed by mistake has no truth value.
+        if properties is None:
             document["properties"] = {"_server": self._server}
-        elif type(properties) is dict or isinstance(properties, Mapping):
-            document["properties"] = (
-                {**properties, "_server": self._server}
-                if "_server" not in properties
-                else dict(properties)
-            )
         else:
-            raise _not_a_mapping(properties)
+            document["properties"] = own = _own(properties)
+            if "_server" not in own:
+                own["_server"] = self._server
         payload = self._dumps(document)
         if len(payload) > self._max_event_bytes:
             raise EventError(
@@ -151,7 +149,12 @@ class Encoder:
                 return payload
         properties = document["properties"]
         server = properties.pop("_server") if properties.get("_server") is self._server else None
-        checked = {name: plain(value, name) for name, value in document.items()}
+        try:
+            checked = {name: plain(value, name) for name, value in document.items()}
+        except RecursionError:
+            raise EventError(
+                "properties are nested too deep for this place in the program, or hold themselves"
+            ) from None
         if server is not None:
             checked["properties"]["_server"] = server
         return orjson.dumps(checked)
@@ -162,9 +165,10 @@ def _text(name: str, value: object) -> str:
         return value
     if not isinstance(value, str):
         raise EventError(f"{name} must be a string, got {show(value)}; use str(...)")
-    if value == "":
+    text = str.__str__(value)  # of an Enum that is a str, str() would give the name of the member
+    if not text:
         raise EventError(f"{name} must not be empty")
-    return str(value)
+    return text
 
 
 def _key(value: object) -> str:
@@ -180,12 +184,14 @@ def _key(value: object) -> str:
 
 def _timestamp_ms(value: object) -> int:
     if isinstance(value, datetime):
-        if value.utcoffset() is None:
+        offset = value.utcoffset()
+        if offset is None:
             raise EventError(
                 f"timestamp {value.isoformat()} has no time zone; use datetime.now(timezone.utc)"
                 " or .astimezone()"
             )
-        milliseconds = int(value.timestamp() * 1000 // 1)
+        # Whole numbers all the way: as a float, .timestamp() is off by a millisecond now and then.
+        milliseconds = (value.replace(tzinfo=None) - _EPOCH - offset) // _MILLISECOND
     elif isinstance(value, int) and not isinstance(value, bool):
         milliseconds = int(value)
     else:
@@ -201,5 +207,13 @@ def _timestamp_ms(value: object) -> int:
     return milliseconds
 
 
-def _not_a_mapping(properties: object) -> EventError:
-    return EventError(f"properties must be a mapping of names to values, got {show(properties)}")
+def _own(properties: object) -> dict[str, Any]:
+    """A copy of the properties: the first level of them is changed here."""
+    if type(properties) is dict:
+        return properties.copy()
+    if not isinstance(properties, Mapping):
+        raise EventError(f"properties must be a mapping of names to values, got {show(properties)}")
+    try:
+        return dict(properties)
+    except Exception as error:
+        raise EventError(f"properties ({show(properties)}) cannot be read: {error!r}") from error

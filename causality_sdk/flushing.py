@@ -24,6 +24,7 @@ class Flush:
     deadline: float | None  # of the sender's clock
     delivered: int = 0
     rejected: int = 0
+    buried: int = 0
     failures: int = 0
     error: Exception | None = None
     done: threading.Event = field(default_factory=threading.Event)
@@ -75,13 +76,17 @@ class Flushes:
         left = max(flush.deadline - now for flush in flushes if flush.deadline is not None)
         return min(timeout, max(left, SHORTEST_ATTEMPT))
 
-    def count(self, *, delivered: int, rejected: int, error: Exception | None) -> None:
-        """Something was delivered while these waited."""
+    def count(self, *, delivered: int = 0, rejected: int = 0, buried: int = 0) -> None:
+        """This happened while these waited."""
         for flush in self._open():
             flush.delivered += delivered
             flush.rejected += rejected
-            if error is not None:
-                flush.error = error
+            flush.buried += buried
+
+    def complained(self, error: Exception) -> None:
+        """Something was refused; it is no failure yet, but what will be reported if one comes."""
+        for flush in self._open():
+            flush.error = error
 
     def failed(self, error: Exception) -> int | None:
         """An attempt failed. Gives the number of failures of the flush that is to be retried first.

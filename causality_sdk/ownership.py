@@ -63,6 +63,8 @@ def acquire(path: Path) -> Lease | None:
         timeout=0,
         mode=0o600,
         thread_local=False,  # the default makes a release() from another thread do nothing
+        preserve_lock_file=True,  # Windows would unlink it
+        fallback_to_soft=False,  # without flock, a killed owner's file would stay locked for ever
     )
     try:
         lock.acquire(blocking=False)

@@ -131,20 +131,20 @@ class Pacer:
         self.cursor = max(self.cursor, last_id)
         self._due = None
 
-    def succeeded(self, now: float, *, after: int, last: int, left: bool) -> float | None:
-        """The batch that began behind `after` and ended with `last` was answered event by event.
-
-        `left`: not all of it was accepted. Gives the seconds that an outage had lasted, if one
-        ends with this.
-        """
-        if self.cursor == after:  # else the cursor went back while this batch waited
-            self.cursor = last
+    def went_through(self, now: float, *, after: int, last: int, left: bool) -> None:
+        """Everything behind `after` up to `last` was tried; `left`: not all of it is gone."""
+        if self.cursor != after:
+            return  # the cursor went back while this batch waited, or it was no batch of its own
+        self.cursor = last
         self._due = None
         if left and self._aside_at is None:
             self._aside_rounds += 1
             self._aside_at = now + self._delay(self._aside_rounds, self._pace.backoff_max)
         elif not left and self.cursor >= self._target and self._aside_at is None:
             self._aside_rounds = 0
+
+    def succeeded(self, now: float) -> float | None:
+        """The server accepted events. Gives the seconds of the outage that ends with it, if any."""
         self.failures = 0
         self._retry_at = self._flush_retry_at = -math.inf
         since, self._failing_since = self._failing_since, None

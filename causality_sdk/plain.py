@@ -30,6 +30,7 @@ from causality_sdk.errors import EventError
 # the fields of a dataclass that begin with an underscore.
 ORJSON_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
+PATH_CHARS = 200  # of the path in an error; a name may be as long as an event
 MAX_DEPTH = 250  # orjson refuses to go deeper than 254; a value that holds itself goes for ever
 
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what orjson writes as a number
@@ -100,11 +101,23 @@ def _converted_subclass(value: Any) -> Any:
     raise TypeError("is of a type that cannot be sent; convert it, for example with str(...)")
 
 
+def _converted(value: Any, path: str) -> Any:
+    """`convert` with the path in its error."""
+    try:
+        return convert(value)
+    except TypeError as error:
+        raise EventError(f"{path[:PATH_CHARS]} ({show(value)}) {error}") from None
+    except Exception as error:  # of the value's own code: a field that was never set, a view
+        raise EventError(
+            f"{path[:PATH_CHARS]} ({show(value)}) cannot be read: {show(error)}"
+        ) from error
+
+
 def _ordered(values: set[Any] | frozenset[Any]) -> list[Any]:
     """Sorted where it can be: the order of a set of strings differs in every process."""
     try:
         return sorted(values)
-    except TypeError:
+    except Exception:  # noqa: BLE001 - comparing Decimals, one of them a NaN, is no TypeError
         return list(values)
 
 
@@ -117,32 +130,47 @@ def plain(value: Any, path: str, depth: int = 0) -> Any:
     if value is None or value is True or value is False:
         return value
     if depth > MAX_DEPTH:
-        raise EventError(f"{path[:200]} is nested more than {MAX_DEPTH} deep, or holds itself")
+        raise EventError(
+            f"{path[:PATH_CHARS]} is nested more than {MAX_DEPTH} deep, or holds itself"
+        )
     if isinstance(value, Enum):  # before str and int, which an Enum may also be
         return plain(value.value, path, depth + 1)
     if isinstance(value, str):
         return _checked_text(value, path)
     if isinstance(value, int):
-        # A number beyond 64 bits would be rounded by most readers of JSON.
-        return int(value) if _INT_MIN <= value <= _INT_MAX else str(int(value))
+        return _checked_int(value, path)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise EventError(
-                f"{path} is {float(value)}; JSON has no such number, use None or leave it out"
+                f"{path[:PATH_CHARS]} is {float(value)}; JSON has no such number, use None or"
+                " leave it out"
             )
         return float(value)
-    if isinstance(value, Mapping):
-        return {
-            _checked_key(key, path): plain(item, f"{path}.{key}", depth + 1)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
+    # What orjson takes as it is; all the rest goes through `convert`, in both ways.
+    if isinstance(value, dict):
+        return _plain_items(value, path, depth)
+    if isinstance(value, list) or type(value) is tuple:
         return [plain(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+    return plain(_converted(value, path), path, depth + 1)
+
+
+def _plain_items(value: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
+    items: dict[str, Any] = {}
+    for key, item in value.items():
+        name = _checked_key(key, path)
+        if name in items:
+            raise EventError(f"{path[:PATH_CHARS]} has two keys that are written {show(name)}")
+        items[name] = plain(item, f"{path}.{name}", depth + 1)
+    return items
+
+
+def _checked_int(value: int, path: str) -> int | str:
+    if _INT_MIN <= value <= _INT_MAX:
+        return int(value)
     try:
-        nearer = convert(value)
-    except TypeError as error:
-        raise EventError(f"{path} ({show(value)}) {error}") from None
-    return plain(nearer, path, depth + 1)
+        return str(int(value))  # most readers of JSON would round it
+    except ValueError as error:  # sys.set_int_max_str_digits
+        raise EventError(f"{path[:PATH_CHARS]} is too large a number: {error}") from None
 
 
 def _checked_text(text: str, path: str) -> str:
@@ -150,8 +178,8 @@ def _checked_text(text: str, path: str) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise EventError(
-            f"{path} holds a lone surrogate (character {error.start}), which is not Unicode text;"
-            " decode its source with errors='replace'"
+            f"{path[:PATH_CHARS]} holds a lone surrogate (character {error.start}), which is not"
+            " Unicode text; decode its source with errors='replace'"
         ) from None
     return str.__str__(text)
 
@@ -160,5 +188,7 @@ def _checked_key(key: object, path: str) -> str:
     if isinstance(key, Enum):
         key = key.value
     if not isinstance(key, str):
-        raise EventError(f"{path} has the key {show(key)}; keys must be strings, use str(...)")
+        raise EventError(
+            f"{path[:PATH_CHARS]} has the key {show(key)}; keys must be strings, use str(...)"
+        )
     return _checked_text(key, path)

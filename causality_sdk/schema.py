@@ -13,7 +13,8 @@ import sqlite3
 import stat
 import time
 import uuid
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x43415553  # "CAUS"; what `file` and other programs tell a database by
 VERSION = 1  # the number of migrations; a test holds it against them
 MEMORY = Path(":memory:")
+LOG_BYTES = 16 * 1024 * 1024  # cut back to it; less would cost every writer what it grows again
 
 _HEADER = b"SQLite format 3\x00"
-_BUSY_SECONDS = 2.0  # for people who have the file open in another program
+_PAGE_BYTES = 4096  # `wal` and the cap count on it
+_INCREMENTAL = 2  # what PRAGMA auto_vacuum calls it
+BUSY_SECONDS = 2.0  # for people who have the file open in another program
 
 
 class Destination(NamedTuple):
@@ -38,14 +42,16 @@ class Destination(NamedTuple):
     key_fingerprint: str
 
 
-def connect(path: Path, *, synchronous: str = "NORMAL") -> sqlite3.Connection:
+def connect(
+    path: Path, *, synchronous: str = "NORMAL", busy_seconds: float = BUSY_SECONDS
+) -> sqlite3.Connection:
     """A connection with our pragmas, in autocommit, usable from every thread.
 
     The file must have been prepared. Raises `sqlite3.Error`.
     """
     connection = sqlite3.connect(
         str(path),
-        timeout=_BUSY_SECONDS,
+        timeout=busy_seconds,
         isolation_level=None,  # we say BEGIN where we mean it
         check_same_thread=False,  # the queue's locks decide who uses it
     )
@@ -57,6 +63,7 @@ def connect(path: Path, *, synchronous: str = "NORMAL") -> sqlite3.Connection:
             PRAGMA mmap_size=0;
             PRAGMA trusted_schema=OFF;
             PRAGMA wal_autocheckpoint=0;
+            PRAGMA journal_size_limit={LOG_BYTES};
             PRAGMA synchronous={synchronous};
             PRAGMA fullfsync={1 if synchronous == "FULL" else 0};
             """
@@ -67,18 +74,22 @@ def connect(path: Path, *, synchronous: str = "NORMAL") -> sqlite3.Connection:
     return connection
 
 
-def prepare(path: Path, destination: Destination) -> Destination:
+def prepare(
+    path: Path, destination: Destination, *, load: Callable[[], Migrations] | None = None
+) -> Destination:
     """Makes sure that `path` is a queue file of this release, and gives the destination it has.
 
     Creates it for `destination` if it is not there. The caller owns the file. Raises `QueueError`
     for anything else that lies there, for a newer schema, and for a place that cannot be used.
+    `load` gives the migrations, if not those of this release.
     """
-    new = _check_place(path)
+    _check_place(path)
     try:
+        _check_header(path)
+        with suppress(FileExistsError):  # SQLite would make it readable for everybody first
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         with closing(connect(path)) as connection:
-            if new:
-                path.chmod(0o600)
-            return prepare_connection(connection, path, destination)
+            return prepare_connection(connection, path, destination, load)
     except (sqlite3.Error, OSError) as error:
         if isinstance(error, QueueError):
             raise
@@ -89,40 +100,67 @@ def prepare(path: Path, destination: Destination) -> Destination:
 
 
 def prepare_connection(
-    connection: sqlite3.Connection, path: Path, destination: Destination
+    connection: sqlite3.Connection,
+    path: Path,
+    destination: Destination,
+    load: Callable[[], Migrations] | None = None,
 ) -> Destination:
     """`prepare` on an open connection; `path` is for messages only."""
-    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if application_id != APPLICATION_ID:
-        # No tables and no id: a creation that was cut short. Anything else is somebody's data.
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if application_id != 0 or tables > 0:
-            raise _foreign(path, "it is a database of another program")
+    if _is_ours(connection, path):
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise _newer(path, version)
+    else:
         version = 0
-    if version > VERSION:
-        raise QueueError(
-            f"queue file {path} was written by a newer causality-sdk (schema {version}, this one"
-            f" knows {VERSION}); upgrade this program, or give another queue_path"
-        )
+        if path != MEMORY and path.stat().st_mode & 0o077:
+            path.chmod(0o600)  # an empty file that somebody else made; ours is made so
+        _lay_out(connection)
     if version < VERSION:
-        _migrate(connection, destination)
-    return Destination(
-        *connection.execute("SELECT endpoint, wire, key_fingerprint FROM state").fetchone()
-    )
+        _migrate(connection, destination, load or load_migrations)
+    state = connection.execute("SELECT endpoint, wire, key_fingerprint FROM state").fetchone()
+    if state is None:
+        raise QueueError(
+            f"queue file {path} is damaged: its state row is missing; move it away, or give another"
+            " queue_path"
+        )
+    return Destination(*state)
 
 
-def _migrate(connection: sqlite3.Connection, destination: Destination) -> None:
+def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
+    """False for a creation that was cut short. Raises for a database of another program."""
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application_id == APPLICATION_ID:
+        return True
+    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if application_id != 0 or tables > 0:
+        raise _foreign(path, "it is a database of another program")
+    return False
+
+
+def _lay_out(connection: sqlite3.Connection) -> None:
+    """Pages and journal of a database without tables. None of it works inside a transaction."""
+    for pragma in (f"page_size={_PAGE_BYTES}", "auto_vacuum=INCREMENTAL"):
+        connection.execute(f"PRAGMA {pragma}")
+    laid_out = [
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "auto_vacuum")
+    ]
+    if laid_out != [_PAGE_BYTES, _INCREMENTAL]:  # somebody's empty database, with pages of its own
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+        connection.execute("VACUUM")
+    connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _migrate(
+    connection: sqlite3.Connection, destination: Destination, load: Callable[[], Migrations]
+) -> None:
     """From whatever version to `VERSION`, in one transaction: a crash leaves all or nothing."""
     from sqlite_utils import Database  # 65 ms that an existing file need not pay
 
-    # Both must come before the first table, and neither works inside a transaction.
-    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-    connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("BEGIN IMMEDIATE")
     try:
         database = Database(connection)
-        load_migrations().apply(database)
+        load().apply(database)
         if connection.execute("SELECT count(*) FROM state").fetchone()[0] == 0:
             connection.execute(
                 "INSERT INTO state (id, file_uuid, created_ms, endpoint, wire, key_fingerprint)"
@@ -169,27 +207,57 @@ def make_directory(directory: Path) -> None:
         ) from error
 
 
-def _check_place(path: Path) -> bool:
-    """True where there is no file yet. Refuses what is no queue file, without touching it."""
+def _check_place(path: Path) -> None:
+    """Refuses what cannot be a queue file, without opening it: that could hang, or do something."""
     try:
         info = path.lstat()
     except FileNotFoundError:
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise _not_writable(path) from None
-        return True
+        return
     except OSError as error:
         raise QueueError(f"queue file {path} cannot be read ({error.strerror or error})") from error
     if not stat.S_ISREG(info.st_mode):
         raise _foreign(path, f"it is {_kind(info.st_mode)}, not a regular file")
     if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK | os.X_OK):
         raise _not_writable(path)
-    # Nobody in this process has it open: the caller holds its lock. (A plain open and close beside
-    # an open connection would drop SQLite's POSIX locks.)
-    with path.open("rb") as file:
-        start = file.read(len(_HEADER))
-    if start and start != _HEADER:
+
+
+def _check_header(path: Path) -> None:
+    """Refuses a foreign file and a newer release's, without a change to it.
+
+    SQLite cannot be asked: it moves another program's log into its database when it closes.
+    """
+    try:
+        # Nobody in this process has it open: the caller holds its lock. (A plain open and close
+        # beside an open connection would drop SQLite's POSIX locks.)
+        with path.open("rb") as file:
+            start = file.read(108)
+    except FileNotFoundError:
+        return
+    if start and not start.startswith(_HEADER):
         raise _foreign(path, "it is not an SQLite database")
-    return False
+    # Of SQLite's file format, sections 1.3 and 1.6: the numbers in the header, and the number of
+    # cells in the first page, which is that of tables.
+    version = int.from_bytes(start[60:64], "big")
+    application_id = int.from_bytes(start[68:72], "big")
+    if application_id == APPLICATION_ID:
+        if version > VERSION:
+            raise _newer(path, version)
+    elif application_id or start[103:105].strip(b"\x00"):
+        raise _foreign(path, "it is a database of another program")
+    elif (log := path.with_name(path.name + "-wal")).exists() and log.stat().st_size:
+        # The tables may all be in the log still. A connection that only reads leaves it alone.
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
+            _is_ours(connection, path)
+
+
+def _newer(path: Path, version: int) -> QueueError:
+    return QueueError(
+        f"queue file {path} was written by a newer causality-sdk (schema {version}, this one knows"
+        f" {VERSION}); upgrade this program, or give another queue_path"
+    )
 
 
 def _not_writable(path: Path) -> QueueError:

@@ -17,14 +17,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from causality_sdk.batch import BatchLimit
 from causality_sdk.buffer import Buffer
 from causality_sdk.courier import Answered, Courier
-from causality_sdk.errors import ClientClosed, QueueError, TransportError
+from causality_sdk.errors import ClientClosed, QueueError, ResponseError, TransportError
 from causality_sdk.flushing import SHORTEST_ATTEMPT, Flush, Flushes
 from causality_sdk.hooks import Hooks
 from causality_sdk.pacer import FOREVER, Pacer
 from causality_sdk.queue import Queue
+from causality_sdk.rate import Rate
 from causality_sdk.stats import Delivered, SenderState
 from causality_sdk.wire.base import Request, Response
 
@@ -33,11 +33,9 @@ SMALL_QUEUE = 1000  # events; a longer backlog will need its free pages soon
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold and take. Seconds and bytes."""
+    """What one request may hold, and the seconds it may take."""
 
-    batch_size: int
     max_batch_events: int
-    max_batch_bytes: int
     timeout: float
 
 
@@ -65,7 +63,7 @@ class Sender:
         self._logger = logger
         self._buffer = Buffer(queue.append_many) if buffer is None else buffer
         self._clock = clock
-        self._batch_limit = BatchLimit(limits.batch_size, limits.max_batch_events)
+        self._rate = Rate()
         self._turn = threading.Lock()  # held by whoever runs a step; guards all below it
         self.retries = 0  # attempts that failed
         self.last_error: Exception | None = None
@@ -238,14 +236,17 @@ class Sender:
 
     def _may_send(self) -> bool:
         queue = self._queue
-        return self._pacer.may_send(
-            self._clock(), queue.last_id, queue.pending, self.flushes.target
+        now = self._clock()
+        return now >= self._rate.ready_at() and self._pacer.may_send(
+            now, queue.last_id, queue.pending, self.flushes.target
         )
 
     def _next_wait(self) -> float | None:
         now = self._clock()
         last_id = self._queue.last_id
         due = self._pacer.due_at(last_id, self._queue.pending, self.flushes.target)
+        if due is not None:
+            due = max(due, self._rate.ready_at())
         if self._courier.unsettled or self._buffer:
             due = self._pacer.retry_at  # the disk is tried again, whatever else there is to do
         if self._pacer.failures == 0 and (due is None or due > now):
@@ -285,29 +286,35 @@ class Sender:
     def _deliver(self) -> None:
         result = self._courier.deliver(
             self._pacer.cursor,
-            max_events=self._batch_limit.events,
-            max_bytes=self._limits.max_batch_bytes,
+            most=self._rate.bounded(self._limits.max_batch_events),
             timeout=self.flushes.bounded(self._limits.timeout, self._clock()),
         )
         if result is None:
             self._pacer.reached(self._queue.last_id)
         elif isinstance(result, Answered):
             self._answered(result)
+        elif result.again and not self._courier.blocked:
+            self._complain(result.error)
         else:
             offline = isinstance(result.error, TransportError)
             self._state = "offline" if offline else "blocked"
+            if isinstance(result.error, ResponseError) and result.error.status == 429:
+                self._rate.refused(self._clock())
             self._failed(result.error, hold=result.hold, retry_after=result.retry_after)
 
     def _answered(self, answer: Answered) -> None:
         delivered = len(answer.accepted)
-        outage = self._pacer.succeeded(
-            self._clock(), after=answer.after, last=answer.last, left=delivered < answer.events
+        outage = None
+        if delivered:
+            self.last_success_ms = time.time_ns() // 1_000_000
+            self._rate.delivered(delivered, self._clock())
+            outage = self._pacer.succeeded(self._clock())
+        self._pacer.went_through(
+            self._clock(), after=answer.after, last=answer.last, left=answer.left
         )
-        self._batch_limit.succeeded()
-        self.last_success_ms = time.time_ns() // 1_000_000
-        self.flushes.count(delivered=delivered, rejected=answer.rejected, error=answer.complaint)
         # Counted first: the acknowledgement is a fact, even when the disk refuses the removal.
-        self._courier.settle()
+        self.flushes.count(delivered=delivered, rejected=answer.rejected)
+        self.flushes.count(buried=self._courier.settle())
         if outage is not None:
             self._logger.info(
                 "causality: delivery works again after %.0f s; %d events wait",
@@ -317,21 +324,33 @@ class Sender:
         size = sum(len(payload) for _, payload in answer.accepted)
         self._hooks.delivered(Delivered(delivered, size, answer.rejected, answer.status))
         if answer.complaint is not None:
-            self.last_error = answer.complaint
-            self._hooks.error(answer.complaint)
+            self._complain(answer.complaint)
+            if self._courier.blocked:
+                self._state = "blocked"
+                self._back_off(answer.complaint)
+
+    def _complain(self, error: Exception) -> None:
+        """Something was refused, and delivery goes on."""
+        self.last_error = error
+        self.flushes.complained(error)
+        self._hooks.error(error)
 
     def _failed(
         self, error: Exception, *, hold: bool = False, retry_after: str | None = None
     ) -> None:
-        self._batch_limit.failed()
-        self.retries += 1
         self.last_error = error
+        self._hooks.error(error)
+        self._back_off(error, hold=hold, retry_after=retry_after)
+
+    def _back_off(
+        self, error: Exception, *, hold: bool = False, retry_after: str | None = None
+    ) -> None:
+        self.retries += 1
         first = self._pacer.failed(self._clock(), error, hold=hold, retry_after=retry_after)
         if first:
             self._logger.warning(
                 "causality: delivery failed, %d events wait: %s", self._queue.pending, error
             )
-        self._hooks.error(error)
         attempt = self.flushes.failed(error)
         if attempt is not None:
             self._pacer.flush_failed(self._clock(), attempt)

@@ -2,7 +2,8 @@
 
 Neighbours: `queue`, which counts what it writes here and calls `checkpoint` from the sender, or
 from `track()` when no sender does it. Invariant: one connection checkpoints, and one thread at a
-time; `_mutex` is always taken before the write lock, never while holding it.
+time; `_mutex` is always taken before the write lock, and that before the reading lock, never the
+other way round.
 """
 
 from __future__ import annotations
@@ -10,42 +11,83 @@ from __future__ import annotations
 import math
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from causality_sdk import schema
 
-FRAME = 4096 + 24  # bytes of one page in the log
+PAGE = 4096  # bytes; schema.py makes every file with it
+FRAME = PAGE + 24  # bytes of one page in the log
 SENDER_BYTES = 4 * 1024 * 1024  # of log: the sender checkpoints
 TRACK_BYTES = 12 * 1024 * 1024  # of log: track() does it itself; leaves room below 16 MiB
+LIMIT_BYTES = 15 * 1024 * 1024  # of log: whoever would go beyond it checkpoints first
 SENDER_SECONDS = 5.0  # after the first commit that is not synced: the sender checkpoints
 TRACK_SECONDS = 6.0  # the same, by track() itself: the sender is stuck, or there is none
 RETRY_SECONDS = 1.0  # after a checkpoint that failed, or that somebody's open reader blocked
-FILE_LIMIT = 4 * 1024 * 1024  # bytes the log file keeps when it starts over
 
 VACUUM_FREE_PAGES = 256  # 1 MiB may stay free, for the next burst
 VACUUM_STEP_PAGES = 64  # moved with the lock held; a fraction of a millisecond
 
+# Of SQLite's file format, section 1.6 "B-tree Pages", for pages of 4096 bytes.
+_LOCAL_MAX = PAGE - 35  # bytes of a record that fit into a leaf without an overflow page
+_LOCAL_MIN = (PAGE - 12) * 32 // 255 - 23  # of a longer one, at least these stay in the leaf
+_OVERFLOW = PAGE - 4  # bytes of a record in one overflow page
+_RECORD = 28  # bytes at most of a row beside its payload: header, id, total, CRC, cell pointer
+
 
 def insert_cost(size: int) -> int:
-    """Bytes of log that the insert of a payload of `size` bytes writes, rather too many than few.
+    """Bytes of log that the insert of one payload of `size` bytes writes, too many if anything.
 
-    A frame for the leaf, the payload, and now and then a new leaf with its parent, the pointer map
-    and the header page: all measured, rounded up.
+    The leaf; and whenever that is full a new one, its parent, the pointer map and the header or
+    the list of free pages. A test holds it against the real log.
     """
-    return FRAME + size + (3 * size if size < 4096 else 3 * FRAME)
+    if size <= _LOCAL_MAX - _RECORD:
+        return FRAME + 4 * FRAME // ((PAGE - 8) // (size + _RECORD))
+    return FRAME * (6 + (size - _LOCAL_MIN) // _OVERFLOW)
+
+
+def bulk_cost(sizes: Iterable[int]) -> int:
+    """Bytes of log that inserting, or deleting, a run of rows in one transaction writes.
+
+    Packs the payload sizes into leaves as SQLite does. Too many if anything.
+    """
+    pages, used = 4, PAGE  # 4: parent, pointer map, header or free list, state row
+    for size in sizes:
+        record = size + _RECORD
+        if record > _LOCAL_MAX:
+            overflow, rest = divmod(record - _LOCAL_MIN, _OVERFLOW)
+            pages += overflow + (rest > 0)
+            record = min(_LOCAL_MIN + rest + _RECORD, _LOCAL_MAX)
+        used += record
+        if used > PAGE - 8:
+            pages += 1
+            used = record
+    return (pages + pages // 64) * FRAME
 
 
 class Wal:
-    """The log of one queue file. `written` and the alarm are guarded by the queue's write lock."""
+    """The log of one queue file. What it counts is guarded by the queue's write lock.
 
-    def __init__(self, path: Path, write_lock: threading.Lock, clock: Callable[[], float]) -> None:
+    `reading` is what the queue holds while it reads without the write lock: the log cannot start
+    over under a reader.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        write_lock: threading.Lock,
+        reading: AbstractContextManager[object],
+        clock: Callable[[], float],
+    ) -> None:
         self._path = path
         self._write_lock = write_lock
+        self._reading = reading
         self._clock = clock
         self._mutex = threading.Lock()  # held for a whole checkpoint
         self._connection: sqlite3.Connection | None = None  # guarded by _mutex
-        self._written = 0  # bytes since the log last started over, estimated
+        self._closed = False  # guarded by _mutex
+        self.written = 0  # bytes since the log last started over, estimated
         self.dirty_since: float | None = None  # clock at the first commit that is not synced
         self._hold_until = -math.inf  # clock before which no checkpoint is tried again
         self.on_pressure: Callable[[], object] | None = None  # wakes the sender; set once
@@ -53,10 +95,10 @@ class Wal:
 
     def wrote_locked(self, cost: int) -> None:
         """Counts a commit."""
-        self._written += cost
+        self.written += cost
         if self.dirty_since is None:
             self.dirty_since = self._clock()
-        if self._written >= SENDER_BYTES and not self._pressed:
+        if self.written >= SENDER_BYTES and not self._pressed:
             self._pressed = True
             if self.on_pressure is not None:
                 self.on_pressure()
@@ -68,58 +110,90 @@ class Wal:
             return False
         size, seconds = (SENDER_BYTES, SENDER_SECONDS) if sender else (TRACK_BYTES, TRACK_SECONDS)
         now = self._clock()
-        return (self._written >= size or now - since >= seconds) and now >= self._hold_until
+        return (self.written >= size or now - since >= seconds) and now >= self._hold_until
+
+    def is_full(self, cost: int) -> bool:
+        """Whether the log must start over before a commit of `cost` bytes; no while it cannot."""
+        if self.written + cost <= LIMIT_BYTES:
+            return False
+        return self.written > 0 and self._clock() >= self._hold_until
 
     def due_at(self) -> float | None:
         """The clock's time at which the sender must checkpoint, or None while all is synced."""
         since = self.dirty_since
         if since is None:
             return None
-        due = since if self._written >= SENDER_BYTES else since + SENDER_SECONDS
+        due = since if self.written >= SENDER_BYTES else since + SENDER_SECONDS
         return max(due, self._hold_until)
 
     def checkpoint(self) -> bool:
         """Syncs the log, moves it into the database and lets it start over.
 
         Any thread, no lock held. False if another program's open read transaction kept it from
-        starting over. Raises `sqlite3.Error` when the disk refuses.
+        starting over. Raises `sqlite3.Error` when the disk refuses. Does nothing after `close()`.
         """
         with self._mutex:
-            self._hold_until = self._clock() + RETRY_SECONDS
+            return self._checkpoint()
+
+    def relieve(self, cost: int) -> None:
+        """`checkpoint()` for `track()`, unless another thread just did it; waits for that one.
+
+        `cost` is of the commit that waits for it. Raises `sqlite3.Error`.
+        """
+        # Waiting is the point: while the log moves, threads that went on would outgrow the disk.
+        with self._mutex:
+            if self.is_full(cost) or self.is_due(sender=False):
+                self._checkpoint()
+
+    def _checkpoint(self) -> bool:
+        if self._closed:
+            return True  # the file may be another process's by now
+        hold_until = self._clock() + RETRY_SECONDS
+        try:
             if self._connection is None:
-                self._connection = schema.connect(self._path)
-                self._connection.execute(f"PRAGMA journal_size_limit={FILE_LIMIT}")
-                # A reader is our own peek, which is over at once, or a person; wait for neither.
-                self._connection.execute("PRAGMA busy_timeout=0")
+                # No waiting: our own readers are kept away, and a person may read for hours.
+                self._connection = schema.connect(self._path, busy_seconds=0)
             # Most of it with nobody held up. It never lets a busy writer's log start over.
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            with self._write_lock:
-                busy, frames, moved = self._connection.execute(
-                    "PRAGMA wal_checkpoint(RESTART)"
-                ).fetchone()
-                if frames == moved:  # -1 == -1 for a database in memory
-                    self.dirty_since = None
-                # Kept when it could not start over, so that the next commit tries again; but the
-                # real length, since the estimate would only grow.
-                self._written = frames * FRAME if busy else 0
-                self._pressed = False
-            if not busy:
-                self._hold_until = -math.inf
-            return not busy
+            with self._write_lock, self._reading:
+                busy = self._restart_locked(self._connection)
+        except BaseException:
+            self._hold_until = hold_until
+            raise
+        self._hold_until = hold_until if busy else -math.inf
+        return not busy
+
+    def _restart_locked(self, connection: sqlite3.Connection) -> bool:
+        """Moves the tail; True if the log cannot start over."""
+        busy, frames, moved = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        # -1 is of a database without a log (in memory), or of one that another program is just
+        # moving: then nothing is known.
+        if frames == moved and (frames >= 0 or not busy):
+            self.dirty_since = None
+        if not busy:
+            self.written = 0
+        elif frames >= 0:
+            self.written = frames * FRAME  # the real length, since the estimate would only grow
+        self._pressed = False
+        return bool(busy)
 
     def vacuum_step(self) -> bool:
         """Gives up to `VACUUM_STEP_PAGES` free pages back; True if there is more to give back.
+
+        Stops while the log is long: it must start over first.
 
         Any thread, no lock held. The file itself shrinks at the next checkpoint.
         """
         with self._mutex, self._write_lock:
             if self._connection is None:
-                return False  # nothing was checkpointed yet, so nothing can be freed for good
+                return False  # closed, or nothing was checkpointed yet, so nothing can be freed
             free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
-            if free <= VACUUM_FREE_PAGES:
+            cost = (2 * VACUUM_STEP_PAGES + 8) * FRAME  # each page, and the one that points to it
+            if free <= VACUUM_FREE_PAGES or self.is_full(cost):
                 return False
-            self._connection.execute(f"PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})").fetchall()
-            self.wrote_locked(4 * FRAME)
+            # Not execute(): on Python 3.11 it ends this statement after the first page.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})")
+            self.wrote_locked(cost)
             return bool(free - VACUUM_STEP_PAGES > VACUUM_FREE_PAGES)
 
     def close(self) -> None:
@@ -128,3 +202,4 @@ class Wal:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+            self._closed = True

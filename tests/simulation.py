@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from causality_sdk import schema
+from causality_sdk.batch import BatchLimit
 from causality_sdk.courier import Courier
 from causality_sdk.hooks import Hooks
 from causality_sdk.pacer import Pace, Pacer
@@ -93,8 +94,13 @@ class Simulation:
 
         self.sender = Sender(
             self.queue,
-            Courier(self.queue, CausalityWire(), Timed),
-            limits=Limits(batch_size, max_batch_events, max_batch_bytes, timeout=10.0),
+            Courier(
+                self.queue,
+                CausalityWire(),
+                Timed,
+                BatchLimit(batch_size, max_batch_events, max_batch_bytes),
+            ),
+            limits=Limits(max_batch_events, timeout=10.0),
             pacer=Pacer(
                 Pace(
                     batch_size=batch_size,

@@ -53,7 +53,8 @@ def test_what_retrying_cannot_mend_ends_all() -> None:
 def test_something_left_behind_is_a_failure_like_another() -> None:
     one = flush(10, retries=1)
     waiting = added(one)
-    waiting.count(delivered=3, rejected=1, error=FORBIDDEN)
+    waiting.count(delivered=3, rejected=1)
+    waiting.complained(FORBIDDEN)
     assert waiting.reached(10, aside=True) == 1
     assert not one.done.is_set()
     assert waiting.reached(10, aside=True) is None

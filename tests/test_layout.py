@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "aio": {"client"},
     "backoff": set(),
     "batch": set(),
-    "buffer": set(),
+    "buffer": {"errors"},
     "claim": {"errors", "ownership", "schema"},
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL | {"cli", "cli.*", "testing", "testing.*"},

@@ -87,8 +87,8 @@ def test_it_is_an_outage_from_the_first_failure_to_the_next_success() -> None:
     failing = pacer()
     assert failing.failed(100.0, REFUSED)
     assert not failing.failed(101.0, BUSY)
-    assert failing.succeeded(160.0, after=0, last=3, left=False) == 60.0
-    assert failing.succeeded(161.0, after=3, last=5, left=False) is None
+    assert failing.succeeded(160.0) == 60.0
+    assert failing.succeeded(161.0) is None
 
 
 def test_rows_set_aside_pause_longer_each_time_and_anew_after_all_went() -> None:
@@ -97,17 +97,17 @@ def test_rows_set_aside_pause_longer_each_time_and_anew_after_all_went() -> None
     now = 0.0
     for _ in range(4):
         assert aside.may_send(now, 3, 1, None)
-        aside.succeeded(now, after=aside.cursor, last=3, left=True)
+        aside.went_through(now, after=aside.cursor, last=3, left=True)
         due = aside.due_at(3, 1, None)
         assert due is not None
         pauses.append(due - now)
         now = due
     assert pauses == [1.0, 2.0, 4.0, 8.0]
     assert aside.may_send(now, 3, 1, None)
-    aside.succeeded(now, after=0, last=3, left=False)
+    aside.went_through(now, after=0, last=3, left=False)
     assert aside.due_at(3, 0, None) is None
     assert aside.may_send(now, 14, 11, None)
-    aside.succeeded(now, after=3, last=14, left=True)
+    aside.went_through(now, after=3, last=14, left=True)
     assert aside.due_at(14, 1, None) == now + 1.0
 
 

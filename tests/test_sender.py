@@ -230,7 +230,13 @@ def test_a_refusal_keeps_everything_and_it_recovers_by_itself(path: Path, status
         assert simulation.queue.pending == 25
         simulation.recording.respond_normally()
         simulation.run(61)
-        assert simulation.arrived == keys
+        assert sorted(simulation.arrived) == sorted(keys)
+        if status not in (
+            400,
+            413,
+            422,
+        ):  # there, one from the tail is sent to find out whose fault
+            assert simulation.arrived == keys
         assert simulation.queue.pending == 0
         assert simulation.sender.state == "idle"
 
@@ -290,13 +296,13 @@ def test_retry_after_as_a_date_is_obeyed(path: Path) -> None:
 
 def test_a_batch_without_an_answer_goes_again_first_and_unchanged(path: Path) -> None:
     with Simulation(path, batch_size=5, max_batch_events=5) as simulation:
-        simulation.recording.fail(TIMEOUT, times=2)
+        simulation.recording.fail(TIMEOUT, times=1)
         simulation.track(5)
         simulation.run(0)
         simulation.track(20)
         simulation.run(10)
-        first, second, third, *rest = requests_of(simulation)
-        assert first == second == third == ["k1", "k2", "k3", "k4", "k5"]
+        first, second, *rest = requests_of(simulation)
+        assert first == second == ["k1", "k2", "k3", "k4", "k5"]
         assert [key for batch in rest for key in batch] == [f"k{n}" for n in range(6, 26)]
 
 

@@ -1,35 +1,42 @@
 """Carries requests over HTTP(S) with requests: one attempt, one total deadline, no redirects.
 
-Neighbours: `deadline` has the connection classes that keep the deadline. Used by one thread at a
-time. Invariant: the api key goes to the configured endpoint and nowhere else, and is in no message.
+Neighbours: `deadline` has the connection classes that keep the deadline, `compression` learns
+whether the server reads gzip, `failure` makes the errors. Used by one thread at a time.
+Invariant: the api key goes to the configured endpoint and nowhere else, and is in no message.
 """
 
 from __future__ import annotations
 
-import gzip
-import socket
-import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
 from typing import Literal
+from urllib.parse import urlsplit
 
 import requests
-import urllib3
+from requests.structures import CaseInsensitiveDict
+from requests.utils import select_proxy
+from urllib3.exceptions import IncompleteRead, ProtocolError
 
-from causality_sdk.errors import TransportError, TransportReason
-from causality_sdk.transport.deadline import Attempt, DeadlineAdapter
+from causality_sdk.errors import TransportError
+from causality_sdk.transport.compression import Compression
+from causality_sdk.transport.deadline import CONNECT_SECONDS, Attempt, DeadlineAdapter, connect
+from causality_sdk.transport.failure import explain
 from causality_sdk.wire.base import Request, Response
 
-CONNECT_SECONDS = 3.0  # of an attempt at most go into connecting
 BODY_BYTES = 1024 * 1024  # of an answer are read; no acknowledgement is longer
 _CHUNK = 64 * 1024
+_SECRET_LENGTH = 8  # what is shorter is no secret, and would be found in words that are none
 
 
 class HttpTransport:
     """One `requests.Session` to one endpoint.
 
-    With a `session` of the caller's own its adapters are used as they are; the deadline is then
-    requests' own, which starts anew with each read.
+    A proxy is taken from `proxies` or the environment, as requests does; a `.netrc` file, cookies
+    and redirects are ignored. With a `session` of the caller's own all of that is as that session
+    has it, and so is `verify` as long as it is True here. Its adapters are used as they are: the
+    deadline is then requests' own, which starts anew with each read, and the body of a redirect
+    is read without a limit.
     """
 
     def __init__(
@@ -44,153 +51,134 @@ class HttpTransport:
         session: requests.Session | None = None,
     ) -> None:
         self._endpoint = endpoint
+        self._headers = CaseInsensitiveDict(headers)
         # identity: what is not compressed cannot explode in memory
-        self._headers = {"Accept-Encoding": "identity", **headers}
+        self._headers["Accept-Encoding"] = "identity"
         self._secret = secret
-        self._compression = compression
-        self._verify = verify
-        self._proxies = dict(proxies) if proxies is not None else None
+        self._compression = Compression(compression)
+        self._proxies = dict(proxies or {})
         self._attempt = Attempt()  # of the request under way; one at a time
         self._owns_session = session is None
-        self._session = session if session is not None else self._new_session()
-
-    def _new_session(self) -> requests.Session:
-        session = requests.Session()
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, DeadlineAdapter(self._attempt))
-        return session
+        self._session = session if session is not None else _Session(self._attempt)
+        # Given with a request, True would win over the CA bundle of a session of the caller's.
+        self._verify = None if verify is True and not self._owns_session else verify
 
     def send(self, request: Request, timeout: float) -> Response:
         """The answer, whatever its status. Raises `TransportError`, and nothing else."""
-        headers = {**self._headers, **request.headers}
-        body = request.body
-        if self._compression == "gzip" and body:
-            body = gzip.compress(body, compresslevel=6, mtime=0)
-            headers["Content-Encoding"] = "gzip"
         self._attempt.begin(time.monotonic() + timeout)
         try:
-            response = self._session.request(
-                request.method,
-                self._endpoint + request.path,
-                data=body or None,
-                headers=headers,
-                timeout=(min(CONNECT_SECONDS, timeout), timeout),
-                allow_redirects=False,
-                stream=True,
-                verify=self._verify,
-                proxies=self._proxies,
-            )
-            try:
-                content, truncated = _read(response)
-            finally:
-                response.close()
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as e:
-            raise self._error(e, timeout) from e
-        return Response(
-            status=response.status_code,
-            headers={name.lower(): value for name, value in response.headers.items()},
-            body=content,
-            truncated=truncated,
-        )
+            return self._exchange(request)
+        except Exception as error:  # noqa: BLE001 (the protocol allows one kind of error)
+            failure = error
+        reused = self._owns_session and not self._attempt.connected
+        stale = reused and not self._attempt.received
+        # Outside of the handler, else what happened would come along as the context.
+        raise self._explained(failure, timeout, stale=stale)
+
+    @property
+    def can_probe(self) -> bool:
+        """Whether `reachable()` means something: not with a proxy or a session of the caller's."""
+        return self._owns_session and self._proxy() is None
+
+    def reachable(self, timeout: float) -> None:
+        """Makes a TCP connection to the server and closes it; at most `timeout` seconds.
+
+        Cheaper than a request: nothing is sent. Raises `TransportError` where the request would
+        fail too; where `can_probe` is false nothing is known, and it returns at once.
+        """
+        if not self.can_probe:
+            return
+        parts = urlsplit(self._endpoint)
+        port = parts.port or (443 if parts.scheme.lower() == "https" else 80)
+        # Of its own: a connection that is open for requests is not touched.
+        attempt = Attempt()
+        attempt.begin(time.monotonic() + timeout)
+        try:
+            connect(parts.hostname or "", port, attempt).close()
+        except Exception as error:  # noqa: BLE001 (as in send)
+            failure = error
+        else:
+            return
+        raise self._explained(failure, timeout, stale=False)
 
     def close(self) -> None:
         """Closes the connections. A session of the caller's own is the caller's to close."""
         if self._owns_session:
             self._session.close()
 
-    def _error(self, error: Exception, timeout: float) -> TransportError:
-        reason = classify(error)
-        stale = (
-            reason == "closed"
-            and self._owns_session
-            and not self._attempt.connected
-            and not self._attempt.received
+    def _exchange(self, request: Request) -> Response:
+        headers = self._headers.copy()
+        headers.update(request.headers)
+        body, coding = self._compression.encode(request.body)
+        headers.update(coding)
+        response = self._session.request(
+            request.method,
+            self._endpoint + request.path,
+            data=body or None,
+            headers=headers,
+            # Where the deadline is kept, it is shorter than these. Zero is an error of its own.
+            timeout=(min(CONNECT_SECONDS, self._attempt.left()), self._attempt.left()),
+            allow_redirects=False,
+            stream=True,
+            verify=self._verify,
+            proxies=dict(self._proxies),  # requests adds those of the environment to it
         )
+        try:
+            if response.status_code < 200:
+                # The real answer is still to come. Read from a connection that is used again, it
+                # would acknowledge the next batch.
+                raise ProtocolError(f"an interim answer, {response.status_code}, was not followed")
+            content, truncated = _read(response)
+        finally:
+            response.close()
+        self._compression.answered(response.status_code, body=bool(body))
+        return Response(
+            status=response.status_code,
+            headers={name.lower(): value for name, value in response.headers.items()},
+            body=self._without_secret(content),
+            truncated=truncated,
+        )
+
+    def _without_secret(self, content: bytes) -> bytes:
+        """Servers quote the key they refuse, and an answer ends up in errors and logs."""
+        if len(self._secret) < _SECRET_LENGTH:
+            return content
+        return content.replace(self._secret.encode(), b"***")
+
+    def _proxy(self) -> str | None:
+        """The proxy that a request would go through."""
+        url = self._endpoint + "/"
+        settings = self._session.merge_environment_settings(
+            url, dict(self._proxies), None, None, None
+        )
+        return select_proxy(url, settings["proxies"])
+
+    def _explained(self, failure: Exception, timeout: float, *, stale: bool) -> TransportError:
         host = self._endpoint.split("://", 1)[-1]
-        message = _WORDS[reason].format(host=host, timeout=timeout)
-        if reason in ("tls", "proxy", "protocol", "other"):
-            detail = str(_root(error))
-            if self._secret:
-                detail = detail.replace(self._secret, "***")
-            message += f" ({type(_root(error)).__name__}: {detail[:300]})"
-        return TransportError(message, reason=reason, stale=stale)
+        return explain(failure, host=host, timeout=timeout, secret=self._secret, stale=stale)
 
 
-_WORDS: dict[TransportReason, str] = {
-    "dns": "the name in {host} cannot be looked up; check endpoint and the machine's DNS",
-    "refused": "{host} refuses the connection; nothing listens there",
-    "unreachable": "{host} cannot be reached; the machine may be offline",
-    "tls": "TLS with {host} failed; check its certificate, the clock, and verify=",
-    "timeout": "{host} did not answer within {timeout:g} s",
-    "closed": "{host} closed the connection before its answer was complete",
-    "proxy": "the proxy on the way to {host} failed; check proxies= and the environment",
-    "protocol": "{host} did not answer in HTTP",
-    "other": "the request to {host} failed",
-}
+class _Session(requests.Session):
+    """Ours: keeps the deadline, and does nothing of its own accord."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__()
+        self.auth = _keep_headers
+        # Cookies serve nothing here, and a server could make them grow for ever.
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, DeadlineAdapter(attempt))
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        """None: to prepare a redirect that nobody follows, requests reads its body, to the end."""
+        return None
 
 
-def classify(error: BaseException) -> TransportReason:
-    """Which kind of failure lies at the bottom of what requests and urllib3 raised."""
-    chain = list(_chain(error))
-
-    def has(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(link, kinds) for link in chain)
-
-    if has(urllib3.exceptions.ProxyError, requests.exceptions.ProxyError):
-        return "proxy"
-    if has(socket.gaierror, urllib3.exceptions.NameResolutionError):
-        return "dns"
-    if has(ConnectionRefusedError):
-        return "refused"
-    if has(TimeoutError, urllib3.exceptions.TimeoutError, requests.exceptions.Timeout):
-        return "timeout"
-    if has(ConnectionError, urllib3.exceptions.IncompleteRead, ssl.SSLEOFError) or (
-        _says(chain, "RemoteDisconnected")
-    ):
-        return "closed"
-    if has(ssl.SSLError, urllib3.exceptions.SSLError, requests.exceptions.SSLError):
-        return "tls"
-    if _says(chain, "BadStatusLine", "LineTooLong", "HTTPException", "InvalidHeader"):
-        return "protocol"
-    if has(urllib3.exceptions.NewConnectionError) or any(
-        isinstance(link, OSError) and link.errno in _UNREACHABLE for link in chain
-    ):
-        return "unreachable"
-    if has(urllib3.exceptions.ProtocolError):
-        return "protocol"
-    return "other"
-
-
-def _unreachable_numbers() -> frozenset[int]:
-    import errno
-
-    names = ("ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EHOSTDOWN", "EADDRNOTAVAIL")
-    return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
-
-
-_UNREACHABLE = _unreachable_numbers()
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and all it was made from: causes, contexts, and exceptions among the arguments."""
-    todo, seen = [error], set()
-    while todo:
-        link = todo.pop()
-        if id(link) in seen:
-            continue
-        seen.add(id(link))
-        yield link
-        inner = (link.__cause__, link.__context__, getattr(link, "reason", None), *link.args)
-        todo.extend(deeper for deeper in inner if isinstance(deeper, BaseException))
-
-
-def _says(chain: list[BaseException], *names: str) -> bool:
-    return any(kind.__name__ in names for link in chain for kind in type(link).__mro__)
-
-
-def _root(error: BaseException) -> BaseException:
-    *_, last = _chain(error)
-    return last
+def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """An authentication that does nothing. Without one, requests takes what `.netrc` has for the
+    host and puts it in the place of an Authorization header that was configured.
+    """
+    return request
 
 
 def _read(response: requests.Response) -> tuple[bytes, bool]:
@@ -200,7 +188,15 @@ def _read(response: requests.Response) -> tuple[bytes, bool]:
     while size <= BODY_BYTES:
         chunk = response.raw.read(_CHUNK, decode_content=False)
         if not chunk:
+            _check_complete(response, size)
             return b"".join(chunks), False
         chunks.append(chunk)
         size += len(chunk)
     return b"".join(chunks)[:BODY_BYTES], True
+
+
+def _check_complete(response: requests.Response, size: int) -> None:
+    """urllib3 before 2.0 takes a body for complete that is shorter than it was said to be."""
+    left = getattr(response.raw, "length_remaining", None)
+    if left:
+        raise IncompleteRead(size, left)

@@ -22,6 +22,7 @@ from causality_sdk.wire.base import (
 )
 
 _HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
+_BOM = b"\xef\xbb\xbf"  # some frameworks begin every answer with it, an empty one too
 _ACCEPTED_WORDS = frozenset({"accepted", "ok", "success", "duplicate"})
 _REJECTED_WORDS = frozenset({"rejected", "error", "failed", "invalid"})
 
@@ -50,10 +51,11 @@ class CausalityWire:
         nothing = [RETRY] * count
         if not 200 <= response.status <= 299 or response.truncated:
             return nothing
-        if not response.body.strip():
+        body = response.body.removeprefix(_BOM).strip()
+        if not body:
             return [ACCEPTED] * count
         try:
-            document = orjson.loads(response.body)
+            document = orjson.loads(body)
         except orjson.JSONDecodeError:
             return nothing
         if not isinstance(document, Mapping):
@@ -65,15 +67,28 @@ class CausalityWire:
 
 
 def _covered(document: Mapping[str, Any], count: int) -> bool:
-    """Whether the counts, if the body has any, say that the whole batch was accepted."""
+    """Whether a body without results lets the whole batch count as accepted."""
+    if _is_refusal(document):
+        return False
     accepted = _first(document, "acceptedCount", "accepted_count")
     rejected = _first(document, "rejectedCount", "rejected_count")
     if accepted is None and rejected is None:
-        # A body that speaks of no events acknowledges by its status. One that speaks of an error
-        # does not: some gateways answer 200 to everything.
-        return not (document.get("error") or document.get("errors"))
+        # A body that speaks of no events acknowledges by its status. Results that name none, or
+        # that cannot be read, do speak of events.
+        return document.get("results") is None
     # Protobuf leaves zero values out: {"rejectedCount": 3} accepted nothing.
-    return _is(accepted or 0, count) and _is(rejected or 0, 0)
+    return _is(0 if accepted is None else accepted, count) and _is(
+        0 if rejected is None else rejected, 0
+    )
+
+
+def _is_refusal(document: Mapping[str, Any]) -> bool:
+    """Whether the body says that it failed: some gateways answer 200 to everything."""
+    if document.get("error") or document.get("errors"):
+        return True
+    if document.get("success") is False or document.get("ok") is False:
+        return True
+    return _word(document.get("status")) in _REJECTED_WORDS
 
 
 def _is(value: object, number: int) -> bool:
@@ -102,14 +117,29 @@ def _by_result(results: Sequence[object], count: int) -> Sequence[Verdict]:
 
 
 def _verdict(result: Mapping[str, Any]) -> Verdict:
-    status = result.get("status")
-    word = status.lower() if isinstance(status, str) else ""
+    word = _word(result.get("status"))
     if word in _ACCEPTED_WORDS:
         return ACCEPTED
     if word in _REJECTED_WORDS:
-        words = _first(result, "error", "message", "reason")
-        return Verdict(Kind.REJECTED, "" if words is None else str(words)[:WORDS_CHARS])
+        return Verdict(Kind.REJECTED, _words(_first(result, "error", "message", "reason")))
     return RETRY
+
+
+def _word(status: object) -> str:
+    return status.lower() if isinstance(status, str) else ""
+
+
+def _words(value: object) -> str:
+    """The server's words on one line, bounded. They go to logs and into the queue."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        try:
+            value = orjson.dumps(value).decode()
+        except orjson.JSONEncodeError:  # deeper than it writes, though not than it reads
+            return "(words that are nested too deeply)"
+    # Cut first: what is longer is not worth looking at.
+    return "".join(c if c.isprintable() else " " for c in value[:WORDS_CHARS])
 
 
 def _first(document: Mapping[str, Any], *names: str) -> Any:

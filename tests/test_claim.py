@@ -1,0 +1,149 @@
+"""Which file a process gets: the first that nobody owns and that is meant for its destination."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from disk import ask, opened, tell
+from owner import Owner
+
+from causality_sdk import ownership, schema
+from causality_sdk.claim import Claim, claim, fingerprint
+from causality_sdk.errors import QueueError
+from causality_sdk.schema import Destination
+
+HERE = Destination("http://here", "causality", "key")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tmp_path / "app" / "queue.db"
+
+
+@contextmanager
+def claimed(base: Path, destination: Destination = HERE) -> Iterator[Claim]:
+    found = claim(base, destination)
+    try:
+        yield found
+    finally:
+        found.lease.release()
+
+
+def test_the_first_gets_the_base_and_its_directory_is_made(base: Path) -> None:
+    with claimed(base) as found:
+        assert found.lease.path == base
+        assert found.others == ()
+    if os.name == "posix":
+        assert base.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_second_client_of_the_same_process_gets_a_sibling(base: Path) -> None:
+    with claimed(base) as first, claimed(base) as second, claimed(base) as third:
+        names = [found.lease.path.name for found in (first, second, third)]
+        assert names == ["queue.db", "queue.1.db", "queue.2.db"]
+    with claimed(base) as again:
+        assert again.lease.path == base
+
+
+def test_two_processes_work_side_by_side(base: Path) -> None:
+    with Owner() as first, Owner() as second:
+        assert first.take(base) == "queue.db"
+        assert second.take(base) == "queue.1.db"
+        first.release()
+        second.release()
+    for name in ("queue.db", "queue.1.db"):
+        assert ask(base.with_name(name), "SELECT count(*) FROM queue") == [(1,)]
+
+
+def test_a_killed_owners_file_is_taken_by_the_next_with_what_is_in_it(base: Path) -> None:
+    with Owner() as first:
+        first.take(base)
+        with Owner() as second:
+            assert second.take(base) == "queue.1.db"
+            first.kill()
+            with Owner() as third:
+                assert third.take(base) == "queue.db"
+                third.release()
+    assert ask(base, "SELECT id FROM queue") == [(1,), (2,)]
+
+
+def test_a_file_of_another_destination_is_neither_taken_nor_changed(base: Path) -> None:
+    for name, other in (
+        ("queue.db", HERE._replace(endpoint="http://localhost")),
+        ("queue.1.db", HERE._replace(wire="other")),
+        ("queue.2.db", HERE._replace(key_fingerprint="other")),
+    ):
+        base.parent.mkdir(exist_ok=True)
+        schema.prepare(base.with_name(name), other)
+        tell(base.with_name(name), "PRAGMA wal_checkpoint(TRUNCATE)")
+    names = ["queue.db", "queue.1.db", "queue.2.db"]
+    before = [base.with_name(name).read_bytes() for name in names]
+    with claimed(base) as found:
+        assert found.lease.path.name == "queue.3.db"
+        assert [path.name for path in found.others] == names
+        assert [base.with_name(name).read_bytes() for name in names] == before
+        for name in names:
+            lease = ownership.acquire(base.with_name(name))
+            assert lease is not None, "and it is free for its own"
+            lease.release()
+
+
+def test_a_damaged_or_foreign_file_is_an_error_and_its_lock_is_let_go(base: Path) -> None:
+    base.parent.mkdir()
+    base.write_text("Dear diary,\n")
+    for _ in range(2):
+        with pytest.raises(QueueError, match="is not a causality queue"):
+            claim(base, HERE)
+    assert base.read_text() == "Dear diary,\n"
+    lease = ownership.acquire(base)
+    assert lease is not None
+    lease.release()
+
+
+def test_no_file_left_is_an_error_with_a_fix(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "MAX_SIBLINGS", 2)
+    with (
+        claimed(base),
+        claimed(base),
+        pytest.raises(QueueError, match=r"all 2 queue files beside .* are in use; give this"),
+    ):
+        claim(base, HERE)
+
+
+def test_sixteen_processes_that_start_at_once_get_a_file_each(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        owners = [stack.enter_context(Owner()) for _ in range(16)]
+        for owner in owners:
+            owner.wait_until_ready()
+        for number in range(5):
+            base = tmp_path / f"round-{number}" / "queue.db"
+            for owner in owners:
+                owner.start(base)
+            names = [owner.claimed() for owner in owners]
+            expected = islice(ownership.siblings(base), len(owners))
+            assert sorted(names) == sorted(path.name for path in expected)
+            for owner in owners:
+                owner.release()
+            for name in names:
+                path = base.with_name(name)
+                assert ask(path, "PRAGMA integrity_check") == [("ok",)]
+                assert ask(path, "SELECT count(*) FROM queue") == [(1,)]
+
+
+def test_a_file_that_is_let_go_can_be_taken_with_its_events(base: Path) -> None:
+    with claimed(base) as found, opened(found.lease.path) as queue:
+        queue.append(b"x")
+    with claimed(base) as found, opened(found.lease.path) as queue:
+        assert queue.pending == 1
+
+
+def test_a_fingerprint_tells_keys_apart_and_does_not_hold_them() -> None:
+    assert fingerprint("secret-a") != fingerprint("secret-b")
+    assert fingerprint("secret-a") == fingerprint("secret-a")
+    assert "secret" not in fingerprint("secret-a")
+    assert len(fingerprint("ключ")) == 16
