@@ -6,6 +6,7 @@ The public names, nothing else.
 from causality_sdk._version import __version__
 from causality_sdk.client import Client
 from causality_sdk.config import Config
+from causality_sdk.dead_letters import DeadLetter, DeadLetters
 from causality_sdk.errors import (
     CausalityError,
     ClientClosed,
@@ -26,6 +27,8 @@ __all__ = [
     "ClientClosed",
     "Config",
     "ConfigError",
+    "DeadLetter",
+    "DeadLetters",
     "Delivered",
     "DeliveryError",
     "Dropped",

@@ -15,6 +15,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from causality_sdk import schema
 from causality_sdk._version import __version__
 from causality_sdk.batch import BatchLimit
@@ -22,6 +24,7 @@ from causality_sdk.buffer import Buffer
 from causality_sdk.claim import claim, fingerprint
 from causality_sdk.config import Config
 from causality_sdk.courier import Courier
+from causality_sdk.dead_letters import DeadLetters
 from causality_sdk.errors import (
     ClientClosed,
     ConfigError,
@@ -244,6 +247,7 @@ class Client:
             buried=counters.buried,
             pending=pending,
             pending_bytes=pending_bytes,
+            oldest_seconds=None if self._closed else self._oldest_seconds(),
             buffered=len(self._buffer),
             buffer_dropped=self._buffer.dropped,
             retries=sender.retries,
@@ -252,6 +256,13 @@ class Client:
             state=sender.state,
             queue_path=str(self._queue.path),
         )
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Events that were buried: to look at, to put back, to delete. Any thread, queue in use."""
+        if not self._enabled:
+            return DeadLetters(Queue(schema.MEMORY, max_events=1, max_bytes=1))
+        return DeadLetters(self._queue)
 
     def health(self, timeout: float | None = None) -> Health:
         """Asks the server whether it is well, within `timeout` seconds (default: the option).
@@ -381,6 +392,14 @@ class Client:
             self._flush(timeout, retries=0)
         self._sender.stop()
         self._sender.wait_until_ended(max(0.0, deadline - time.monotonic()))
+
+    def _oldest_seconds(self) -> float | None:
+        oldest = self._queue.read("SELECT payload FROM queue ORDER BY id LIMIT 1")
+        try:
+            tracked_ms = int(orjson.loads(oldest[0][0])["timestamp_ms"])
+        except (LookupError, TypeError, ValueError):  # empty, or damaged
+            return None
+        return max(0.0, time.time() - tracked_ms / 1000)
 
     def _closed_error(self) -> ClientClosed:
         return ClientClosed("this client was closed; make a new Client, or close it later")

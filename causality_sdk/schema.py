@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x43415553  # "CAUS"; what `file` and other programs tell a database by
 VERSION = 1  # the number of migrations; a test holds it against them
 MEMORY = Path(":memory:")
-LOG_BYTES = 16 * 1024 * 1024  # cut back to it; less would cost every writer what it grows again
+LOG_BYTES = 15 * 1024 * 1024  # cut back to it; less would cost every writer what it grows again
 
 _HEADER = b"SQLite format 3\x00"
 _PAGE_BYTES = 4096  # `wal` and the cap count on it

@@ -69,6 +69,8 @@ class Stats:
     buried: int = 0
     pending: int = 0
     pending_bytes: int = 0
+    oldest_seconds: float | None = None
+    """Age of the oldest queued event by its timestamp; None where nothing waits."""
     buffered: int = 0
     """Events in memory that the disk did not take yet; not tracked so far."""
     buffer_dropped: int = 0

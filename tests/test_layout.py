@@ -22,17 +22,20 @@ PACKAGE = ROOT / "causality_sdk"
 # everything inside the package x. `_version` may be imported by all.
 CORE = {"errors", "config", "context", "event", "stats"}
 WAY = {"backoff", "batch", "buffer", "delivery", "flushing", "hooks", "ownership", "pacer", "queue"}
-WAY |= {"claim", "courier", "sender"}
+WAY |= {"bisection", "claim", "courier", "dead_letters", "rate", "scout", "suspects"}
+WAY |= {"sender"}
 DESTINATION = {"wire", "wire.*", "transport", "transport.*"}
+REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
 ALL = ABOVE_CLIENT | {"schema", "client", "aio", "events", "packtrack"}
 ALLOWED: dict[str, set[str]] = {
-    "__init__": {"client", "config", "event", "errors", "stats"},
+    "__init__": {"client", "config", "dead_letters", "event", "errors", "stats"},
     "__main__": {"cli"},
     "_version": set(),
     "aio": {"client"},
     "backoff": set(),
     "batch": set(),
+    "bisection": {"queue"},
     "buffer": {"errors"},
     "claim": {"errors", "ownership", "schema"},
     "cli": ALL | {"cli.*", "testing", "testing.*"},
@@ -41,21 +44,25 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors"},
     "context": set(),
     "counters": set(),
-    "courier": {"delivery", "errors", "queue"} | DESTINATION,
+    "courier": {"delivery", "errors", "queue"} | REFUSALS | DESTINATION,
+    "dead_letters": {"queue"},
     "delivery": {"errors", "wire.base"},
     "errors": set(),
     "event": {"errors", "context", "plain"},
     "events": {"event", "client", "wire", "wire.*", "transport", "transport.*", "errors"},
     "flushing": {"errors", "stats"},
-    "hooks": {"errors", "queue", "stats"},
+    "hooks": {"stats"},
     "ownership": {"errors"},
     "pacer": {"backoff", "errors"},
     "packtrack": {"event", "client", "wire", "wire.*", "transport", "transport.*", "errors"},
     "plain": {"errors"},
     "queue": {"errors", "schema", "counters", "wal"},
+    "rate": set(),
     "schema": {"errors", "_migrations.*"},
+    "scout": {"queue", "suspects"},
     "sender": {"errors", "stats"} | (WAY - {"sender"}) | DESTINATION,
     "stats": {"errors"},
+    "suspects": set(),
     "testing": ALL | {"testing.*"},
     "testing.*": ALL | {"testing.*"},
     "transport": {"errors", "wire.base", "transport.*"},
@@ -73,6 +80,8 @@ FOR_TYPES: dict[str, set[str]] = {
 }
 
 PUBLIC = {
+    "DeadLetter",
+    "DeadLetters",
     "Health",
     "CausalityError",
     "Client",
