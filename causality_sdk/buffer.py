@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from causality_sdk.errors import QueueFull
+from causality_sdk.errors import QueueError, QueueFull
 
 MAX_EVENTS = 1000
 MAX_BYTES = 4 * 1024 * 1024
@@ -48,9 +48,9 @@ class Buffer:
                 if newer:
                     raise
                 return False
-            except OSError as error:  # a QueueError is one
+            except QueueError as error:
                 # Several transactions may be needed: what the first ones took must not go twice.
-                written = getattr(error, "written", 0)
+                written = error.written
                 self._payloads.clear()
                 self._bytes = 0
                 for payload in payloads[written:]:

@@ -136,18 +136,7 @@ class Client:
         """
         if not self._enabled:
             return None
-        if type(event) is str:
-            key, payload = self._encoder.encode(
-                event,
-                properties,
-                user_id,
-                session_id,
-                device_id,
-                timestamp,
-                idempotency_key,
-                app_id,
-            )
-        elif isinstance(event, Event):
+        if isinstance(event, Event):
             beside = (
                 properties,
                 user_id,
@@ -163,8 +152,16 @@ class Client:
                 )
             key, payload = self._encoder.encode_event(event)
         else:
-            # Not a type that can be named: the encoder knows how to say so.
-            key, payload = self._encoder.encode(event)
+            key, payload = self._encoder.encode(
+                event,
+                properties,
+                user_id,
+                session_id,
+                device_id,
+                timestamp,
+                idempotency_key,
+                app_id,
+            )
         if self._closed:
             raise self._closed_error()
         if self._buffer:
@@ -183,8 +180,8 @@ class Client:
         """Commits events in order, in one transaction, and gives their keys. Any thread.
 
         All are encoded first: a bad one raises `EventError` that names its index, and none is
-        queued. More than 8 MiB of events take more than one transaction. None, and the errors, as
-        for `track()`.
+        queued. More than about 4 MiB of events may take more than one transaction. None, and the
+        errors, as for `track()`.
         """
         if not self._enabled:
             return None
@@ -363,7 +360,8 @@ class Client:
         """Tries once more, then keeps the events in memory; True if they are committed."""
         if self.config.strict:
             raise error
-        written = self._buffer.write(payloads)
+        # What the first of several transactions took must not be written twice.
+        written = self._buffer.write(payloads[error.written :])
         self._queue.log_trouble = error  # the sender reports it: hooks never run in track()
         self._sender.wake()
         return written

@@ -41,7 +41,12 @@ class ClientClosed(CausalityError, RuntimeError):
 
 
 class QueueError(CausalityError, OSError):
-    """The queue file cannot be opened, read or written. Names the path and the fix."""
+    """The queue file cannot be opened, read or written. Names the path and the fix.
+
+    `written` of the events of the call were committed before it failed.
+    """
+
+    written: int = 0
 
 
 class QueueFull(QueueError):

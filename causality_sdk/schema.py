@@ -79,8 +79,9 @@ def prepare(
 ) -> Destination:
     """Makes sure that `path` is a queue file of this release, and gives the destination it has.
 
-    Creates it for `destination` if it is not there. The caller owns the file. Raises `QueueError`
-    for anything else that lies there, for a newer schema, and for a place that cannot be used.
+    Creates it for `destination` if it is not there; an empty one of another destination is made
+    ours. The caller owns the file. Raises `QueueError` for anything else that lies there, for a
+    newer schema, and for a place that cannot be used.
     `load` gives the migrations, if not those of this release.
     """
     _check_place(path)
@@ -93,6 +94,13 @@ def prepare(
     except (sqlite3.Error, OSError) as error:
         if isinstance(error, QueueError):
             raise
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(
+            error, sqlite3.OperationalError
+        ):
+            raise QueueError(
+                f"queue file {path} is damaged ({error}); move it away together with its -wal and"
+                " -shm files, or give another queue_path"
+            ) from error
         raise QueueError(
             f"queue file {path} cannot be opened ({error}); check that its directory is writable"
             " and its disk is healthy, or give another queue_path"
@@ -123,7 +131,23 @@ def prepare_connection(
             f"queue file {path} is damaged: its state row is missing; move it away, or give another"
             " queue_path"
         )
-    return Destination(*state)
+    found = Destination(*state)
+    if found != destination and path != MEMORY and _retarget(connection, destination):
+        return destination
+    return found
+
+
+def _retarget(connection: sqlite3.Connection, destination: Destination) -> bool:
+    """Makes an empty file ours; False if events or dead letters of the other destination are in it.
+
+    Without this every new api key would leave one more empty file behind, for ever.
+    """
+    changed = connection.execute(
+        "UPDATE state SET endpoint = ?, wire = ?, key_fingerprint = ?"
+        " WHERE NOT EXISTS (SELECT 1 FROM queue) AND NOT EXISTS (SELECT 1 FROM dead_letters)",
+        destination,
+    ).rowcount
+    return changed == 1
 
 
 def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:

@@ -10,7 +10,6 @@ import pytest
 from causality_sdk import buffer as buffer_module
 from causality_sdk.buffer import Buffer
 from causality_sdk.errors import QueueError, QueueFull
-from causality_sdk.queue import PartlyWritten
 
 
 class Disk:
@@ -57,7 +56,7 @@ def test_a_refusal_half_way_keeps_only_what_was_not_written(disk: Disk) -> None:
     buffer = Buffer(disk)
     disk.error = QueueError("full")
     buffer.write([b"a", b"b"])
-    partly = PartlyWritten("full")
+    partly = QueueError("full")
     partly.written = disk.takes = 3
     disk.error = partly
     assert not buffer.write([b"c", b"d"])

@@ -9,15 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from disk import ask, opened, tell
+from disk import HERE, ask, opened, tell
 from owner import Owner
 
 from causality_sdk import ownership, schema
 from causality_sdk.claim import Claim, claim, fingerprint
 from causality_sdk.errors import QueueError
 from causality_sdk.schema import Destination
-
-HERE = Destination("http://here", "causality", "key")
 
 
 @pytest.fixture
@@ -80,6 +78,7 @@ def test_a_file_of_another_destination_is_neither_taken_nor_changed(base: Path) 
     ):
         base.parent.mkdir(exist_ok=True)
         schema.prepare(base.with_name(name), other)
+        tell(base.with_name(name), "INSERT INTO queue VALUES (1, 1, 0, 'x')")
         tell(base.with_name(name), "PRAGMA wal_checkpoint(TRUNCATE)")
     names = ["queue.db", "queue.1.db", "queue.2.db"]
     before = [base.with_name(name).read_bytes() for name in names]
@@ -91,6 +90,23 @@ def test_a_file_of_another_destination_is_neither_taken_nor_changed(base: Path) 
             lease = ownership.acquire(base.with_name(name))
             assert lease is not None, "and it is free for its own"
             lease.release()
+
+
+def test_an_empty_file_of_another_destination_is_made_ours(base: Path) -> None:
+    base.parent.mkdir()
+    other = HERE._replace(key_fingerprint="other")
+    schema.prepare(base, other)
+    with claimed(base) as found:
+        assert (found.lease.path, found.others) == (base, ())
+    assert ask(base, "SELECT key_fingerprint FROM state") == [(HERE.key_fingerprint,)]
+
+
+def test_dead_letters_keep_a_file_with_its_destination(base: Path) -> None:
+    base.parent.mkdir()
+    schema.prepare(base, HERE._replace(key_fingerprint="other"))
+    tell(base, "INSERT INTO dead_letters VALUES (1, 0, 'x', 0, 3, 400, 'no')")
+    with claimed(base) as found:
+        assert found.others == (base,)
 
 
 def test_a_damaged_or_foreign_file_is_an_error_and_its_lock_is_let_go(base: Path) -> None:

@@ -651,3 +651,25 @@ def test_what_the_disk_never_took_is_counted_and_logged_at_the_end(
     assert "1 events are lost" in caplog.text
     locker.execute("ROLLBACK")
     locker.close()
+
+
+def test_an_empty_queue_follows_a_new_api_key(
+    collector: LoopbackCollector, queue_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with make(collector.endpoint, queue_path) as client:
+        client.track("tick")
+        client.flush(timeout=10)
+    with make(collector.endpoint, queue_path, api_key="the-next-key", start=False) as client:
+        assert client.stats().queue_path == str(queue_path)
+        assert client.stats().acknowledged == 1
+    assert caplog.text == ""
+
+
+def test_a_damaged_file_is_named_as_such(queue_path: Path) -> None:
+    with make(closed_port(), queue_path, start=False) as client:
+        client.track("tick")
+    with queue_path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 4000)
+    with pytest.raises(QueueError, match=r"is damaged .*move it away"):
+        make(closed_port(), queue_path, start=False)

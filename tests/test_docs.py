@@ -30,7 +30,7 @@ from causality_sdk import testing
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LANGUAGES = {"python", "python no-run", "console", "text", "json", "ini", "sql"}
+LANGUAGES = {"python", "python no-run", "console", "text", "json", "ini", "sql", "mermaid"}
 
 _FENCE = re.compile(r"^(?P<fence>```+|~~~+)[ ]*(?P<info>.*)$")
 _LINK = re.compile(r"(?<!\\)\]\((?P<target>[^)\s]+)\)")

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "causality_sdk"
 CORE = {"errors", "config", "context", "event", "stats"}
 WAY = {"backoff", "batch", "buffer", "delivery", "flushing", "hooks", "ownership", "pacer", "queue"}
 WAY |= {"bisection", "claim", "courier", "dead_letters", "rate", "scout", "suspects"}
-WAY |= {"sender"}
+WAY |= {"intake", "queue_file", "runs", "sender"}
 DESTINATION = {"wire", "wire.*", "transport", "transport.*"}
 REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
@@ -52,12 +52,15 @@ ALLOWED: dict[str, set[str]] = {
     "events": {"event", "client", "wire", "wire.*", "transport", "transport.*", "errors"},
     "flushing": {"errors", "stats"},
     "hooks": {"stats"},
+    "intake": {"counters", "errors", "queue_file", "runs", "schema", "wal"},
     "ownership": {"errors"},
     "pacer": {"backoff", "errors"},
     "packtrack": {"event", "client", "wire", "wire.*", "transport", "transport.*", "errors"},
     "plain": {"errors"},
-    "queue": {"errors", "schema", "counters", "wal"},
+    "queue": {"counters", "intake", "queue_file", "runs", "wal"},
+    "queue_file": {"counters", "errors", "schema", "wal"},
     "rate": set(),
+    "runs": set(),
     "schema": {"errors", "_migrations.*"},
     "scout": {"queue", "suspects"},
     "sender": {"errors", "stats"} | (WAY - {"sender"}) | DESTINATION,

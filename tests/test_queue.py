@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from causality_sdk import queue as queue_module
 from causality_sdk import schema
 from causality_sdk.errors import QueueError, QueueFull
-from causality_sdk.queue import PartlyWritten, Queue
+from causality_sdk.queue import Queue
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -244,7 +244,7 @@ class TestCommit:
                 "CREATE TRIGGER full BEFORE INSERT ON queue WHEN NEW.id > 50"
                 " BEGIN SELECT RAISE(ABORT, 'disk is full'); END",
             )
-            with pytest.raises(PartlyWritten, match="disk is full") as caught:
+            with pytest.raises(QueueError, match="disk is full") as caught:
                 queue.append_many([b"x" * 1024 * 256] * 90)
             written = caught.value.written
             assert 0 < written <= 50
@@ -263,7 +263,7 @@ class TestCommit:
             )
             with pytest.raises(QueueError) as caught:
                 queue.append_many([b"x"] * 5)
-            assert not isinstance(caught.value, PartlyWritten)
+            assert caught.value.written == 0
             assert ask(path, "SELECT count(*) FROM queue") == [(0,)]
             check(queue)
 

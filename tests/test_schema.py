@@ -96,6 +96,7 @@ class TestANewFile:
 class TestReopening:
     def test_the_destination_is_that_of_the_creation(self, path: Path) -> None:
         schema.prepare(path, HERE)
+        tell(path, "INSERT INTO queue VALUES (1, 1, 0, 'x')")
         assert schema.prepare(path, Destination("http://other", "w", "k")) == HERE
 
     def test_it_writes_nothing(self, path: Path) -> None:
