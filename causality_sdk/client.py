@@ -389,7 +389,8 @@ class Client:
         if self._queue.pending:
             self._flush(timeout, retries=0)
         self._sender.stop()
-        self._sender.wait_until_ended(max(0.0, deadline - time.monotonic()))
+        if self._sender.wait_until_ended(max(0.0, deadline - time.monotonic())):
+            self._sender.shrink(deadline - time.monotonic())
 
     def _oldest_seconds(self) -> float | None:
         oldest = self._queue.read("SELECT payload FROM queue ORDER BY id LIMIT 1")

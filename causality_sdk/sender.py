@@ -127,6 +127,22 @@ class Sender:
             self._turn.release()
             self._end()
 
+    def shrink(self, seconds: float) -> None:
+        """Gives the disk back what a delivered backlog took, for up to `seconds`. After the end.
+
+        For programs that deliver and end at once; in others the steps do it in passing.
+        """
+        end = self._clock() + seconds
+        try:
+            while self._queue.pending < SMALL_QUEUE and self._clock() < end:
+                self._queue.checkpoint()
+                if not self._queue.vacuum_step():
+                    return
+                while self._clock() < end and self._queue.vacuum_step():
+                    pass
+        except QueueError:
+            return  # the file is as good as before, and the next start tries again
+
     def wait_until_ended(self, timeout: float) -> bool:
         """True as soon as no step runs any more, False after `timeout` seconds."""
         return self._ended.wait(timeout)

@@ -92,6 +92,10 @@ class Simulation:
             def close(self) -> None:
                 inner.close()
 
+        reachable = getattr(inner, "reachable", None)
+        if reachable is not None:  # most transports have none
+            setattr(Timed, "reachable", staticmethod(reachable))  # noqa: B010
+
         self.sender = Sender(
             self.queue,
             Courier(

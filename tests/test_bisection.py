@@ -1,4 +1,4 @@
-"""The search for the bad events of a batch: all are found, the good ones pass, the cost is bounded."""
+"""The search for the bad events of a batch: all are found, the good ones pass, at a bounded cost."""
 
 from __future__ import annotations
 

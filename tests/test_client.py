@@ -673,3 +673,14 @@ def test_a_damaged_file_is_named_as_such(queue_path: Path) -> None:
         file.write(b"\xff" * 4000)
     with pytest.raises(QueueError, match=r"is damaged .*move it away"):
         make(closed_port(), queue_path, start=False)
+
+
+def test_a_program_that_delivers_a_backlog_and_ends_at_once_leaves_a_small_file(
+    collector: LoopbackCollector, queue_path: Path
+) -> None:
+    with make(collector.endpoint, queue_path, start=False) as client:
+        client.track_many(Event("tick", {"text": "x" * 500}) for _ in range(20_000))
+        grown = queue_path.stat().st_size
+        assert client.flush(timeout=60).remaining == 0
+    assert grown > 5_000_000
+    assert queue_path.stat().st_size < 2_000_000
