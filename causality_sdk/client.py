@@ -18,10 +18,8 @@ from uuid import UUID
 import orjson
 
 from causality_sdk import schema
-from causality_sdk._version import __version__
 from causality_sdk.batch import BatchLimit
 from causality_sdk.buffer import Buffer
-from causality_sdk.claim import claim, fingerprint
 from causality_sdk.config import Config
 from causality_sdk.courier import Courier
 from causality_sdk.dead_letters import DeadLetters
@@ -35,13 +33,12 @@ from causality_sdk.errors import (
 )
 from causality_sdk.event import Encoder, Event, Properties
 from causality_sdk.hooks import Hooks
+from causality_sdk.opening import http_transport, open_queue, release
 from causality_sdk.ownership import Lease
 from causality_sdk.pacer import Pace, Pacer
 from causality_sdk.queue import Queue
-from causality_sdk.schema import Destination
 from causality_sdk.sender import Limits, Sender
 from causality_sdk.stats import FlushReport, Health, Stats
-from causality_sdk.transport.base import Transport
 from causality_sdk.wire import WIRES
 from causality_sdk.wire.base import Request, Wire
 
@@ -78,14 +75,14 @@ class Client:
             on_dropped=config.on_dropped,
             on_error=config.on_error,
         )
-        self._queue, self._lease = self._open_queue(wire)
+        self._queue, self._lease = open_queue(config, wire, self._hooks)
         self._buffer = Buffer(self._queue.append_many)
         self._sender = Sender(
             self._queue,
             Courier(
                 self._queue,
                 wire,
-                lambda: config.transport or _http_transport(config, wire),
+                lambda: config.transport or http_transport(config, wire),
                 BatchLimit(config.batch_size, config.max_batch_events, config.max_batch_bytes),
             ),
             limits=Limits(config.max_batch_events, config.timeout),
@@ -229,7 +226,7 @@ class Client:
         self._finalizer.detach()
         # On this thread if the sender is done, else on its own once the attempt under way is over:
         # until then the file must stay ours.
-        self._sender.when_ended(lambda: _release(self._queue, self._lease))
+        self._sender.when_ended(lambda: release(self._queue, self._lease))
 
     def stats(self) -> Stats:
         """Counters and state of this moment. Any thread; also after `close()`."""
@@ -298,48 +295,6 @@ class Client:
 
     # ------------------------------------------------------------------ inside
 
-    def _open_queue(self, wire: Wire) -> tuple[Queue, Lease | None]:
-        config = self.config
-        try:
-            lease = self._claim(
-                Destination(config.endpoint, wire.name, fingerprint(config.api_key))
-            )
-            try:
-                return self._queue_at(lease), lease
-            except BaseException:
-                lease.release()
-                raise
-        except QueueError as error:
-            if config.fallback != "memory":
-                raise
-            self._logger.error(
-                "causality: %s. fallback='memory': events are queued in MEMORY ONLY and are lost"
-                " when this process ends",
-                error,
-            )
-            self._hooks.error(error)
-            return self._queue_at(None), None
-
-    def _claim(self, destination: Destination) -> Lease:
-        claimed = claim(self.config.resolved_queue_path, destination)
-        if claimed.others:
-            self._logger.warning(
-                "causality: %s hold events for another endpoint or api key; they stay there until"
-                " a client with those options runs",
-                ", ".join(str(path) for path in claimed.others),
-            )
-        return claimed.lease
-
-    def _queue_at(self, lease: Lease | None) -> Queue:
-        config = self.config
-        return Queue(
-            schema.MEMORY if lease is None else lease.path,
-            max_events=config.max_queue_events,
-            max_bytes=config.max_queue_bytes,
-            reject=config.overflow == "reject",
-            power_safe=config.durability == "power",
-        )
-
     def _encode_all(self, events: Iterable[Event]) -> tuple[list[str], list[bytes]]:
         keys, payloads = [], []
         for index, event in enumerate(events):
@@ -404,34 +359,10 @@ class Client:
         return ClientClosed("this client was closed; make a new Client, or close it later")
 
 
-def _http_transport(config: Config, wire: Wire) -> Transport:
-    from causality_sdk.transport.http import HttpTransport  # loads requests: 80 ms
-
-    return HttpTransport(
-        config.endpoint,
-        {
-            **config.headers,
-            "User-Agent": config.user_agent or f"causality-sdk/{__version__}",
-            wire.key_header: config.api_key,
-        },
-        secret=config.api_key,
-        compression=config.compression,
-        verify=config.verify,
-        proxies=config.proxies,
-        session=config.session,
-    )
-
-
-def _release(queue: Queue, lease: Lease | None) -> None:
-    queue.close()
-    if lease is not None:
-        lease.release()
-
-
 def _abandon(sender: Sender, queue: Queue, lease: Lease | None) -> None:
     """For a client that was garbage collected: nothing waits, what was not sent is on disk."""
     sender.stop()
-    sender.when_ended(lambda: _release(queue, lease))
+    sender.when_ended(lambda: release(queue, lease))
 
 
 def _exit_hook(reference: weakref.ref[Client]) -> Any:

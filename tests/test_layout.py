@@ -23,7 +23,7 @@ PACKAGE = ROOT / "causality_sdk"
 CORE = {"errors", "config", "context", "event", "stats"}
 WAY = {"backoff", "batch", "buffer", "delivery", "flushing", "hooks", "ownership", "pacer", "queue"}
 WAY |= {"bisection", "claim", "courier", "dead_letters", "rate", "scout", "suspects"}
-WAY |= {"intake", "queue_file", "runs", "sender"}
+WAY |= {"intake", "opening", "queue_file", "runs", "sender"}
 DESTINATION = {"wire", "wire.*", "transport", "transport.*"}
 REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
@@ -53,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "flushing": {"errors", "stats"},
     "hooks": {"stats"},
     "intake": {"counters", "errors", "queue_file", "runs", "schema", "wal"},
+    "opening": {"claim", "config", "errors", "hooks", "ownership", "queue", "schema"} | DESTINATION,
     "ownership": {"errors"},
     "pacer": {"backoff", "errors"},
     "packtrack": {"event", "client", "wire", "wire.*", "transport", "transport.*", "errors"},

@@ -1,0 +1,87 @@
+"""Opens what a client works on: the queue, and the transport to its server.
+
+Neighbours: `client`, the only caller; `claim` finds the file. Invariant: a queue that is returned
+is owned, or lies in memory and has said so loudly.
+"""
+
+from __future__ import annotations
+
+from causality_sdk import schema
+from causality_sdk._version import __version__
+from causality_sdk.claim import claim, fingerprint
+from causality_sdk.config import Config
+from causality_sdk.errors import QueueError
+from causality_sdk.hooks import Hooks
+from causality_sdk.ownership import Lease
+from causality_sdk.queue import Queue
+from causality_sdk.schema import Destination
+from causality_sdk.transport.base import Transport
+from causality_sdk.wire.base import Wire
+
+
+def open_queue(config: Config, wire: Wire, hooks: Hooks) -> tuple[Queue, Lease | None]:
+    """The queue of this client, and the lease of its file; None for one in memory.
+
+    Raises `QueueError` unless `fallback` allows a queue in memory.
+    """
+    destination = Destination(config.endpoint, wire.name, fingerprint(config.api_key))
+    try:
+        claimed = claim(config.resolved_queue_path, destination)
+        try:
+            queue = _queue_at(config, claimed.lease)
+        except BaseException:
+            claimed.lease.release()
+            raise
+    except QueueError as error:
+        if config.fallback != "memory":
+            raise
+        config.logger.error(
+            "causality: %s. fallback='memory': events are queued in MEMORY ONLY and are lost when"
+            " this process ends",
+            error,
+        )
+        hooks.error(error)
+        return _queue_at(config, None), None
+    if claimed.others:
+        config.logger.warning(
+            "causality: %s hold events for another endpoint or api key; they stay there until a"
+            " client with those options runs",
+            ", ".join(str(path) for path in claimed.others),
+        )
+    return queue, claimed.lease
+
+
+def http_transport(config: Config, wire: Wire) -> Transport:
+    """The transport that is built in, with the options and the key of this client."""
+    from causality_sdk.transport.http import HttpTransport  # loads requests: 80 ms
+
+    return HttpTransport(
+        config.endpoint,
+        {
+            **config.headers,
+            "User-Agent": config.user_agent or f"causality-sdk/{__version__}",
+            wire.key_header: config.api_key,
+        },
+        secret=config.api_key,
+        compression=config.compression,
+        verify=config.verify,
+        proxies=config.proxies,
+        session=config.session,
+    )
+
+
+def release(queue: Queue, lease: Lease | None) -> None:
+    """Closes the file and gives it up. Once no step of the sender runs any more."""
+    queue.close()
+    if lease is not None:
+        lease.release()
+
+
+def _queue_at(config: Config, lease: Lease | None) -> Queue:
+    return Queue(
+        schema.MEMORY if lease is None else lease.path,
+        max_events=config.max_queue_events,
+        max_bytes=config.max_queue_bytes,
+        reject=config.overflow == "reject",
+        power_safe=config.durability == "power",
+    )
