@@ -228,7 +228,7 @@ class Sender:
         try:
             self._housekeeping()
             if self._courier.unsettled:
-                self._courier.settle()
+                self._settle()
             if self.flushes.take_added():
                 self._pacer.flush_began()
             tried = self._may_send()
@@ -330,20 +330,31 @@ class Sender:
         )
         # Counted first: the acknowledgement is a fact, even when the disk refuses the removal.
         self.flushes.count(delivered=delivered, rejected=answer.rejected)
-        self.flushes.count(buried=self._courier.settle())
+        self._settle()
         if outage is not None:
             self._logger.info(
                 "causality: delivery works again after %.0f s; %d events wait",
                 outage,
                 self._queue.pending,
             )
-        size = sum(len(payload) for _, payload in answer.accepted)
-        self._hooks.delivered(Delivered(delivered, size, answer.rejected, answer.status))
+        if delivered:
+            size = sum(len(payload) for _, payload in answer.accepted)
+            self._hooks.delivered(Delivered(delivered, size, answer.rejected, answer.status))
         if answer.complaint is not None:
             self._complain(answer.complaint)
             if self._courier.blocked:
                 self._state = "blocked"
                 self._back_off(answer.complaint)
+
+    def _settle(self) -> None:
+        buried = self._courier.settle()
+        if buried:
+            self.flushes.count(buried=buried)
+            self._logger.warning(
+                "causality: %d events were refused three times while others passed, and are dead"
+                " letters now; see client.dead_letters",
+                buried,
+            )
 
     def _complain(self, error: Exception) -> None:
         """Something was refused, and delivery goes on."""

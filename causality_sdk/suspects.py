@@ -23,8 +23,6 @@ class Suspect:
     """Refusals, with and without a witness."""
     counted: int = 0
     """Refusals with a witness."""
-    waiting: bool = False
-    """The last refusal has no witness yet."""
     status: int = 0
     words: str = ""
 
@@ -35,6 +33,7 @@ class Suspects:
     def __init__(self) -> None:
         self._by_id: dict[int, Suspect] = {}
         self._waiting: set[int] = set()  # ids of those whose last refusal waits for a witness
+        self._doomed: set[int] = set()  # ids of those with enough counted refusals
 
     def refused(self, row_id: int, *, status: int, words: str, witnessed: bool) -> None:
         """The server refused this event by itself."""
@@ -43,21 +42,17 @@ class Suspects:
         suspect.status = status
         suspect.words = words
         if witnessed:
-            suspect.counted += 1
-            suspect.waiting = False
+            self._count(row_id)
             self._waiting.discard(row_id)
         else:
             # However often it was refused while nothing passed, that is one refusal: a broker that
             # was away for a day must not use up all three at the moment it comes back.
-            suspect.waiting = True
             self._waiting.add(row_id)
 
     def witness(self) -> None:
         """The server accepted an event: the refusals before it were not the server's fault."""
         for row_id in self._waiting:
-            suspect = self._by_id[row_id]
-            suspect.counted += 1
-            suspect.waiting = False
+            self._count(row_id)
         self._waiting.clear()
 
     def forget(self, ids: Iterable[int]) -> None:
@@ -67,14 +62,17 @@ class Suspects:
         for row_id in ids:
             if self._by_id.pop(row_id, None) is not None:
                 self._waiting.discard(row_id)
+                self._doomed.discard(row_id)
 
     def doomed(self) -> dict[int, Suspect]:
         """Those to be buried now."""
-        return {
-            row_id: suspect
-            for row_id, suspect in self._by_id.items()
-            if suspect.counted >= COUNTED_TO_BURY
-        }
+        return {row_id: self._by_id[row_id] for row_id in sorted(self._doomed)}
+
+    def _count(self, row_id: int) -> None:
+        suspect = self._by_id[row_id]
+        suspect.counted += 1
+        if suspect.counted >= COUNTED_TO_BURY:
+            self._doomed.add(row_id)
 
     def __contains__(self, row_id: int) -> bool:
         return row_id in self._by_id
