@@ -66,6 +66,15 @@ class BatchLimit:
             self._failed = None
             self._events = self._start
 
+    def crowded(self, events: int) -> None:
+        """The server said 429 to a batch of `events`: it may be more than it takes in a second.
+
+        Nothing is learned about the size. Where nothing passes at all, there is no pace to lower
+        either, so that the same batch would be refused for ever.
+        """
+        self._failed = None
+        self._events = max(1, events // 2)
+
     def too_large(self, events: int, size: int) -> None:
         """The server said that a batch of `events` and `size` bytes is too large."""
         self._failed = None

@@ -42,9 +42,31 @@ class Bisection:
         if part.is_left:
             self._parts[-1].guilty = True
 
-    def answered(self) -> None:
-        """The server spoke of each event that `next()` gave by itself: no more is to be learnt."""
+    def discard(self, row_id: int) -> None:
+        """The server took this one in another request."""
+        for at, part in enumerate(self._parts):
+            rows = [row for row in part.rows if row[0] != row_id]
+            if len(rows) == len(part.rows):
+                continue
+            self.witnessed = True
+            part.rows = rows
+            if not rows:
+                del self._parts[at]
+                # Both halves together were refused, so the fault is with the other one.
+                if part.is_left:
+                    self._parts[at - 1].guilty = True
+                elif at < len(self._parts) and self._parts[at].is_left:
+                    self._parts[at].is_left = False
+                    self._parts[at].guilty = True
+            return
+
+    def answered(self, *, witnessed: bool) -> None:
+        """The server spoke of each event that `next()` gave by itself: no more is to be learnt.
+
+        `witnessed`: it accepted one of them.
+        """
         self._parts.pop()
+        self.witnessed |= witnessed
 
     def refused(self) -> None:
         """The server refused what `next()` gave. A single event is then found, and done with."""

@@ -17,7 +17,6 @@ from uuid import UUID
 
 import orjson
 
-from causality_sdk import schema
 from causality_sdk.batch import BatchLimit
 from causality_sdk.buffer import Buffer
 from causality_sdk.config import Config
@@ -253,10 +252,15 @@ class Client:
 
     @property
     def dead_letters(self) -> DeadLetters:
-        """Events that were buried: to look at, to put back, to delete. Any thread, queue in use."""
+        """Events that were buried: to look at, to put back, to delete. Any thread, queue in use.
+
+        Raises `ClientClosed`.
+        """
         if not self._enabled:
-            return DeadLetters(Queue(schema.MEMORY, max_events=1, max_bytes=1))
-        return DeadLetters(self._queue)
+            return DeadLetters(None)
+        if self._closed:
+            raise self._closed_error()
+        return DeadLetters(self._queue, self._sender.wake)
 
     def health(self, timeout: float | None = None) -> Health:
         """Asks the server whether it is well, within `timeout` seconds (default: the option).
@@ -348,10 +352,10 @@ class Client:
             self._sender.shrink(deadline - time.monotonic())
 
     def _oldest_seconds(self) -> float | None:
-        oldest = self._queue.read("SELECT payload FROM queue ORDER BY id LIMIT 1")
         try:
+            oldest = self._queue.read("SELECT payload FROM queue ORDER BY id LIMIT 1")
             tracked_ms = int(orjson.loads(oldest[0][0])["timestamp_ms"])
-        except (LookupError, TypeError, ValueError):  # empty, or damaged
+        except (LookupError, TypeError, ValueError, QueueError):  # empty, or damaged
             return None
         return max(0.0, time.time() - tracked_ms / 1000)
 

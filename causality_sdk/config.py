@@ -74,7 +74,8 @@ class Config:
     max_event_bytes: int = 256 * 1024
     """Bytes of one event, encoded, at most."""
     timeout: float = 10.0
-    """Seconds: total deadline of one HTTP attempt; connecting takes at most 3 of them."""
+    """Seconds: total deadline of one HTTP attempt, less the name lookup, which nothing interrupts.
+    Connecting takes at most 3 of them for each address of the name."""
     max_retries: int = 3
     """Retries inside one `flush()` call. The background never gives up."""
     backoff_initial: float = 1.0
@@ -106,7 +107,8 @@ class Config:
     proxies: Mapping[str, str] | None = field(default=None, repr=False)
     """Proxies, as in requests; None takes those of the environment."""
     session: requests.Session | None = field(default=None, repr=False)
-    """A session of your own. Only the sender uses it while the client lives."""
+    """A session of your own. Only the sender uses it while the client lives. Its netrc, cookies,
+    adapters and deadline are its own business: requests' timeout begins anew with each read."""
     wire: str | Wire = "causality"
     """The destination's format: a name, or an object that keeps the `Wire` protocol."""
     transport: Transport | None = None

@@ -25,7 +25,8 @@ from causality_sdk.wire.base import Kind, Request, Response, Verdict, Wire
 
 PROBE_SECONDS = 3.0
 FRUITLESS = 3  # requests refused in a row, and nothing accepted, before the server is suspected
-RESENDS = 2  # of an unanswered batch unchanged, before a smaller one is tried
+UNANSWERED = 2  # attempts with the same batch, before a smaller one is tried
+STALLED = 2  # failures in a row at one part of a bisection, before the search is given up
 _NOT_SENT = frozenset({"dns", "refused", "unreachable"})  # no byte of the batch can have arrived
 
 
@@ -82,6 +83,7 @@ class Courier:
         self._resent = 0  # times it went without an answer
         self._bisection: Bisection | None = None  # of the batch under way
         self._left = False  # the bisection leaves something behind
+        self._stalled = 0  # times in a row that a part of it failed, maybe for its size
         self._fruitless = 0  # requests refused since one was accepted
         self._unsettled: Sequence[Row] = ()  # acknowledged, but the disk did not take the removal
 
@@ -111,9 +113,14 @@ class Courier:
             return None
         request = self._wire.frame([payload for _, payload in rows])
         try:
+            self._look_first(timeout)
+        except TransportError as error:
+            return self._unanswered(rows, error, sent=False, scouting=scouting)
+        try:
             response = self._send(request, timeout)
         except TransportError as error:
-            return self._unanswered(rows, error, scouting=scouting)
+            sent = error.reason not in _NOT_SENT
+            return self._unanswered(rows, error, sent=sent, scouting=scouting)
         self._offline = False
         self._resent = 0
         verdicts = self._verdicts(response, len(rows))
@@ -122,12 +129,14 @@ class Courier:
             return self._answered(rows, verdicts, response, complaint, scouting=scouting)
         if outcome is Outcome.REFUSED or outcome is Outcome.TOO_LARGE:
             return self._refused(rows, outcome, complaint, scouting=scouting)
-        if outcome is Outcome.BUSY:
-            self._limit.failed(len(rows), _bytes(rows), maybe_size=complaint.status >= 500)
-        else:
-            self._limit.failed(len(rows), _bytes(rows), maybe_size=False)
-        self._let_go()
         hold = outcome is Outcome.HOLD
+        if not scouting:
+            if complaint.status == 429:
+                self._limit.crowded(len(rows))
+            else:
+                maybe_size = outcome is Outcome.BUSY
+                self._limit.failed(len(rows), _bytes(rows), maybe_size=maybe_size)
+            self._failed(rows, stalls=not hold)
         return Failed(complaint, hold=hold, retry_after=response.headers.get("retry-after"))
 
     def settle(self) -> int:
@@ -141,6 +150,8 @@ class Courier:
         self._unsettled = ()
         buried = 0
         for row_id, suspect in self._suspects.doomed().items():
+            if self._rows and self._rows[0][0] <= row_id <= self._rows[-1][0]:
+                continue  # it is about to be sent once more, and may pass
             buried += bury(
                 self._queue,
                 row_id,
@@ -182,12 +193,18 @@ class Courier:
             self._after = after
         return self._rows, False
 
+    def _look_first(self, timeout: float) -> None:
+        """After an attempt without an answer, a packet goes ahead where it can.
+
+        It costs nothing where sending the batch would cost a megabyte.
+        """
+        if self._offline:
+            reachable = getattr(self._connection(), "reachable", None)
+            if reachable is not None:
+                reachable(min(PROBE_SECONDS, timeout))
+
     def _send(self, request: Request, timeout: float) -> Response:
         transport = self._connection()
-        reachable = getattr(transport, "reachable", None)
-        if self._offline and reachable is not None:
-            # Costs one packet where sending the batch would cost a megabyte.
-            reachable(min(PROBE_SECONDS, timeout))
         try:
             return transport.send(request, timeout)
         except TransportError as error:
@@ -203,20 +220,37 @@ class Courier:
 
     # ------------------------------------------------------------------ how it went
 
-    def _unanswered(self, rows: Sequence[Row], error: TransportError, *, scouting: bool) -> Failed:
+    def _unanswered(
+        self, rows: Sequence[Row], error: TransportError, *, sent: bool, scouting: bool
+    ) -> Failed:
         self._offline = True
         if scouting:
             return Failed(error)
-        if error.reason in _NOT_SENT:
+        if not sent:
+            self._resent = 0
             self._limit.failed(len(rows), _bytes(rows), maybe_size=False)
-            self._let_go()
+            self._failed(rows, stalls=False)
             return Failed(error)
         # It may have arrived: it goes again first and unchanged, so that the server knows its keys.
         self._resent += 1
-        if self._resent >= RESENDS and error.reason == "timeout" and len(rows) > 1:
+        if self._resent >= UNANSWERED and len(rows) > 1:
+            # Whatever the reason: many a server resets the connection at a body that is too long.
             self._limit.failed(len(rows), _bytes(rows), maybe_size=True)
-            self._let_go()
+            self._failed(rows, stalls=True)
         return Failed(error)
+
+    def _failed(self, rows: Sequence[Row], *, stalls: bool) -> None:
+        """The batch need not go again as it was. `stalls`: another one might pass.
+
+        A bisection outlives an outage, else it would begin anew after each; but not a server that
+        goes on failing at one part, which may be too much for it.
+        """
+        if self._bisection is not None:
+            self._stalled += stalls and len(rows) > 1
+            if self._stalled < STALLED:
+                return
+            self._bisection = None
+        self._let_go()
 
     def _answered(
         self,
@@ -246,7 +280,12 @@ class Courier:
             )
         self._unsettled = accepted
         left = len(accepted) < len(rows)
-        if scouting:
+        if not scouting:
+            self._stalled = 0
+        if scouting and accepted and self._bisection is not None:
+            self._bisection.discard(rows[0][0])  # it may be one of this very batch
+            after, last, left = self._bisected()
+        elif scouting:
             after, last, left = -1, -1, False  # it tells nothing of what lies before it
         elif self._bisection is None:
             after, last = self._after, rows[-1][0]
@@ -254,7 +293,7 @@ class Courier:
         else:
             self._left |= left
             if left:
-                self._bisection.answered()
+                self._bisection.answered(witnessed=bool(accepted))
             else:
                 self._bisection.accepted()
             after, last, left = self._bisected()
@@ -264,7 +303,10 @@ class Courier:
         self, rows: Sequence[Row], outcome: Outcome, error: ResponseError, *, scouting: bool
     ) -> Answered | Failed:
         """The batch as a whole is refused: for some event's sake, for its size, or for nothing."""
-        self._fruitless += 1
+        if not scouting:
+            self._stalled = 0
+        if len(rows) == 1 or outcome is Outcome.REFUSED:
+            self._fruitless += 1  # that a batch is too large says nothing about its events
         if len(rows) > 1:
             if outcome is Outcome.TOO_LARGE:
                 self._limit.too_large(len(rows), _bytes(rows))
@@ -308,10 +350,9 @@ class Courier:
         self._rows = ()
 
     def _let_go(self) -> None:
-        """The batch is not in flight any more, and need not go again as it was."""
-        if self._bisection is None:
-            self._rows = ()
-            self._queue.give_back()
+        """The batch is not in flight any more."""
+        self._rows = ()
+        self._queue.give_back()
 
     def _verdicts(self, response: Response, count: int) -> Sequence[Verdict]:
         verdicts = self._wire.verdicts(response, count)

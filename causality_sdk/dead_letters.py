@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -63,12 +63,12 @@ class DeadLetters:
     Each may raise `QueueError`; nothing was changed then.
     """
 
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
+    def __init__(self, queue: Queue | None, wake: Callable[[], None] = lambda: None) -> None:
+        self._queue = queue  # None for a client that is disabled: it has none
+        self._wake = wake  # tells the sender that the queue has grown
 
     def __len__(self) -> int:
-        (count,) = self._queue.read("SELECT count(*) FROM dead_letters")[0]
-        return int(count)
+        return sum(row[0] for row in self._read("SELECT count(*) FROM dead_letters"))
 
     def __iter__(self) -> Iterator[DeadLetter]:
         """All, oldest first, a hundred at a time; what is buried meanwhile is among them."""
@@ -79,7 +79,7 @@ class DeadLetters:
 
     def page(self, *, limit: int = 100, after: int = 0) -> list[DeadLetter]:
         """Up to `limit` letters with an id above `after`, oldest first."""
-        rows = self._queue.read(
+        rows = self._read(
             f"SELECT {_COLUMNS} FROM dead_letters WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608
             (after, limit),
         )
@@ -90,18 +90,33 @@ class DeadLetters:
 
         Gives the number put back. Those that are gone meanwhile are passed over.
         """
-        return sum(self._queue.change(partial(_requeue, ids)) for ids in self._slices(letters))
+        moved = self._change(_requeue, letters)
+        if moved:
+            self._wake()
+        return moved
 
     def delete(self, letters: Iterable[DeadLetter | int] | None = None) -> int:
         """Deletes letters (or ids of them; None: all) for good; gives their number."""
-        return sum(self._queue.change(partial(_delete, ids)) for ids in self._slices(letters))
+        return self._change(_delete, letters)
+
+    def _read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        return [] if self._queue is None else self._queue.read(query, values)
+
+    def _change(
+        self,
+        work: Callable[[list[int], Change], int],
+        letters: Iterable[DeadLetter | int] | None,
+    ) -> int:
+        if self._queue is None:
+            return 0
+        return sum(self._queue.change(partial(work, ids)) for ids in self._slices(letters))
 
     def _slices(self, letters: Iterable[DeadLetter | int] | None) -> Iterator[list[int]]:
         """Ids, a hundred at a time: `track()` must not wait for long."""
         ids = sorted(
             {letter if isinstance(letter, int) else letter.id for letter in letters}
             if letters is not None
-            else {row[0] for row in self._queue.read("SELECT id FROM dead_letters")}
+            else {row[0] for row in self._read("SELECT id FROM dead_letters")}
         )
         for start in range(0, len(ids), 100):
             yield ids[start : start + 100]

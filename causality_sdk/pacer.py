@@ -50,6 +50,8 @@ class Pacer:
         self._retry_at = -math.inf  # no attempt before
         self._flush_retry_at = -math.inf  # the same, while a flush is waiting
         self._asked_until = -math.inf  # what the last Retry-After said
+        self._refused_since: float | None = None  # when the server refused all it was asked with
+        self._refused_id: int | None = None  # the newest event there was then
         self.failures = 0  # attempts in a row that failed
         self._failing_since: float | None = None
         self._aside_at: float | None = None  # when to go back for what was set aside
@@ -63,7 +65,7 @@ class Pacer:
             self.reached(last_id)
             self._aside_at = None
             return False
-        gate = self._flush_retry_at if flush_target is not None else self._retry_at
+        gate = self._flush_retry_at if flush_target is not None else self._gate(last_id)
         if now < gate:
             self._start_timer(now, last_id, pending)
             return False
@@ -93,14 +95,14 @@ class Pacer:
             return self._flush_retry_at
         times = []
         if self._aside_at is not None:
-            times.append(max(self._aside_at, self._retry_at))
+            times.append(max(self._aside_at, self._gate(last_id)))
         fresh = self._fresh(last_id, pending)
         if fresh > 0:
             # No timer yet: an event came after may_send() looked. Look again at once.
             due = -math.inf if self._due is None else self._due
             if self.cursor < self._target or fresh >= self._pace.batch_size:
                 due = -math.inf
-            times.append(max(due, self._retry_at))
+            times.append(max(due, self._gate(last_id)))
         return min(times) if times else None
 
     def wake_at(self, now: float) -> int:
@@ -116,6 +118,20 @@ class Pacer:
     def anything_aside(self) -> bool:
         """Whether something behind the cursor is known to be queued still."""
         return self._aside_at is not None
+
+    def _gate(self, last_id: int) -> float:
+        """No attempt before this time, flushes aside.
+
+        An event that came after everything was refused is one more to ask with: it waits no longer
+        than it would if all was well.
+        """
+        if self._refused_since is None:
+            return self._retry_at
+        if self._refused_id is None:
+            self._refused_id = last_id
+        if last_id == self._refused_id:
+            return self._retry_at
+        return min(self._retry_at, self._refused_since + self._pace.flush_interval)
 
     def _fresh(self, last_id: int, pending: int) -> int:
         return min(pending, last_id - self.cursor)
@@ -146,14 +162,26 @@ class Pacer:
     def succeeded(self, now: float) -> float | None:
         """The server accepted events. Gives the seconds of the outage that ends with it, if any."""
         self.failures = 0
+        self._refused_since = None
         self._retry_at = self._flush_retry_at = -math.inf
         since, self._failing_since = self._failing_since, None
         return None if since is None else now - since
 
     def failed(
-        self, now: float, error: Exception, *, hold: bool = False, retry_after: str | None = None
+        self,
+        now: float,
+        error: Exception,
+        *,
+        hold: bool = False,
+        refused: bool = False,
+        retry_after: str | None = None,
     ) -> bool:
-        """An attempt failed and settled nothing. True for the first failure of an outage."""
+        """An attempt failed and settled nothing. True for the first failure of an outage.
+
+        `refused`: the server refused the events, without a witness that it is their fault.
+        """
+        self._refused_since = now if refused else None
+        self._refused_id = None
         self.failures += 1
         first = self._failing_since is None
         if first:
@@ -186,8 +214,11 @@ class Pacer:
         self._flush_retry_at = max(self._flush_retry_at, now + DISK_PAUSE)
 
     def flush_began(self) -> None:
-        """A flush interrupts a backoff at once."""
+        """A flush interrupts a backoff at once, and begins with what was set aside."""
         self._flush_retry_at = -math.inf
+        if self._aside_at is not None:
+            self.cursor = 0
+            self._aside_at = None
 
     def _delay(self, attempt: int, maximum: float) -> float:
         pace = self._pace

@@ -51,7 +51,7 @@ class Rate:
         if self._delivered and elapsed > 0:
             self.limit = min(self.limit, self._delivered / elapsed)
         elif self.limit == math.inf:
-            return  # nothing was delivered yet: the backoff alone must do
+            return  # nothing was delivered yet: the backoff and a smaller batch must do
         self.limit = max(SLOWEST, self.limit / 2)
         self._since = self._raised_at = now
         self._delivered = 0

@@ -344,7 +344,7 @@ class Sender:
             self._complain(answer.complaint)
             if self._courier.blocked:
                 self._state = "blocked"
-                self._back_off(answer.complaint)
+                self._back_off(answer.complaint, refused=True)
 
     def _settle(self) -> None:
         buried = self._courier.settle()
@@ -370,10 +370,17 @@ class Sender:
         self._back_off(error, hold=hold, retry_after=retry_after)
 
     def _back_off(
-        self, error: Exception, *, hold: bool = False, retry_after: str | None = None
+        self,
+        error: Exception,
+        *,
+        hold: bool = False,
+        refused: bool = False,
+        retry_after: str | None = None,
     ) -> None:
         self.retries += 1
-        first = self._pacer.failed(self._clock(), error, hold=hold, retry_after=retry_after)
+        first = self._pacer.failed(
+            self._clock(), error, hold=hold, refused=refused, retry_after=retry_after
+        )
         if first:
             self._logger.warning(
                 "causality: delivery failed, %d events wait: %s", self._queue.pending, error

@@ -21,7 +21,7 @@ class Delivered:
     events: int
     bytes: int
     rejected: int
-    """Events of the batch that the server refused by name; they stay queued."""
+    """Events of the batch that the server refused; they stay queued, or are buried in the end."""
     status: int
 
 
@@ -41,7 +41,7 @@ class FlushReport:
     delivered: int = 0
     """Events acknowledged while it ran."""
     rejected: int = 0
-    """Refusals by name while it ran; these events stay queued."""
+    """Refusals of single events while it ran; they stay queued, or are buried in the end."""
     buried: int = 0
     """Events that became dead letters while it ran."""
     remaining: int = 0
@@ -70,7 +70,7 @@ class Stats:
     pending: int = 0
     pending_bytes: int = 0
     oldest_seconds: float | None = None
-    """Age of the oldest queued event by its timestamp; None where nothing waits."""
+    """Age of the oldest queued event by its timestamp; None if none waits or the client is closed."""
     buffered: int = 0
     """Events in memory that the disk did not take yet; not tracked so far."""
     buffer_dropped: int = 0

@@ -41,9 +41,7 @@ class ModelServer:
         self.stored: dict[str, bytes] = {}  # by key, in the order of arrival
         self.acknowledged: dict[str, bytes] = {}  # what the client was told, and heard
         self.refusals: dict[str, Refusals] = {}
-        self.passed_over: set[str] = set()  # named as refused, or not named in a partial answer
         self.violations: list[str] = []
-        self.strict_order = True  # turned off by a test that scouts
         self._accepted = 0  # events acknowledged so far
         self._busy = False
         self.reachable_calls = 0
@@ -84,9 +82,13 @@ class ModelServer:
             if self.stored.setdefault(key, raw) != raw:
                 self.violations.append(f"{key} came with another payload")
 
+    def refusals_alone(self) -> set[str]:
+        """Keys of events that were refused by themselves."""
+        return {key for key, entry in self.refusals.items() if entry.times}
+
     def _account(self, batch: Sequence[WireEvent], response: Response) -> None:
         """By the rules of the documents, not by those of the code."""
-        accepted, refused, spoken = clearly_said(response, len(batch))
+        accepted, refused = clearly_said(response, len(batch))
         if response.status in (400, 422):
             for key, _ in batch:
                 entry = self.refusals.setdefault(key, Refusals())
@@ -115,33 +117,29 @@ class ModelServer:
             else:
                 entry.waiting = True
             entry.bisected_at = None
-        if spoken or len(batch) == 1:
-            self.passed_over.update(
-                key for index, (key, _) in enumerate(batch) if index not in set(accepted)
-            )
 
 
-def clearly_said(response: Response, count: int) -> tuple[list[int], list[int], bool]:
-    """Indices that an answer clearly accepts and refuses, and whether it settles single events."""
+def clearly_said(response: Response, count: int) -> tuple[list[int], list[int]]:
+    """Indices that an answer clearly accepts and refuses."""
     if not 200 <= response.status <= 299:
-        return [], [], False
+        return [], []
     if not response.body:
-        return list(range(count)), [], False
+        return list(range(count)), []
     try:
         document = json.loads(response.body)
     except ValueError:
-        return [], [], False
+        return [], []
     entries: list[Any] = document.get("results") or []
     if not entries:
         says = document.get("acceptedCount", None)
         everything = document == {} or (says == count and not document.get("rejectedCount"))
-        return (list(range(count)) if everything else []), [], False
+        return (list(range(count)) if everything else []), []
     named = [entry.get("index", 0) for entry in entries]
     once = {index for index in named if named.count(index) == 1 and 0 <= index < count}
     words = {entry.get("index", 0): entry["status"] for entry in entries}
     accepted = sorted(index for index in once if words[index] == "accepted")
     refused = sorted(index for index in once if words[index] == "rejected")
-    return accepted, refused, bool(accepted or refused)
+    return accepted, refused
 
 
 # ---------------------------------------------------------------------- answers

@@ -71,6 +71,7 @@ class Simulation:
         backoff_max: float = 300.0,
         jitter: float = 0.0,
         wall_clock: float = 1_700_000_000.0,
+        rng_seed: int = 7,
         **queue_options: Any,
     ) -> None:
         self.clock = clock or Clock()
@@ -112,7 +113,7 @@ class Simulation:
                     backoff_initial=backoff_initial,
                     backoff_max=backoff_max,
                     jitter=jitter,
-                    rng=random.Random(7),  # noqa: S311 - not for secrets
+                    rng=random.Random(rng_seed),  # noqa: S311 - not for secrets
                     wall_clock=lambda: wall_clock + self.clock.now,
                 ),
                 backlog=self.queue.last_id,

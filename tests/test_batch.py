@@ -83,6 +83,17 @@ def test_one_failure_teaches_nothing_since_the_server_may_have_been_away() -> No
         limit.succeeded(size)
 
 
+def test_429_halves_the_next_and_teaches_nothing() -> None:
+    limit = grown()
+    for _ in range(5):
+        limit.crowded(1000)
+        assert limit.events == 500
+        limit.succeeded(500)
+        assert limit.events == 1000
+    limit.crowded(1)
+    assert limit.events == 1
+
+
 def test_strikes_are_forgotten_once_the_large_batch_passes() -> None:
     limit = grown()
     for _ in range(5):

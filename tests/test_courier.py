@@ -72,10 +72,12 @@ def test_a_bad_event_is_buried_after_three_refusals_beside_good_ones(
         for _ in range(60):
             keys += simulation.track(1)
             simulation.run(10)
-        assert len(server.refusals["k4"].times) == 3
         (letter,) = letters_of(simulation)
         assert letter.idempotency_key == "k4"
-        assert letter.attempts == 3
+        # A refusal while it was alone in the queue had no witness, and did not count.
+        assert letter.attempts == len(server.refusals["k4"].times) >= 3
+        assert server.refusals["k4"].counted >= 3
+        simulation.run(60)
         assert letter.status == (400 if phase is fine else 200)
         assert "by the schema" in letter.reason
         assert letter.buried_ms > 1_600_000_000_000
@@ -342,7 +344,8 @@ def test_413_halves_at_once_and_is_remembered(path: Path, server: ModelServer) -
         assert list(server.stored) == keys
         sizes = [events for events, _ in server.sizes]
         assert sizes[:4] == [1000, 500, 250, 125]
-        assert set(sizes[4:]) <= {62, 69, 77, 78, 86, 87, 96, 97, 3000 % 62} | set(range(63))
+        assert sizes[4] == 62
+        assert max(sizes[4:]) > 62
         assert sum(events > 100 for events in sizes) == 4
         assert simulation.sender.state == "idle"
         check_books(simulation, server)
@@ -553,13 +556,13 @@ def test_a_flush_counts_delivered_rejected_and_buried(path: Path, server: ModelS
         assert (flush.delivered, flush.rejected, flush.buried) == (8, 2, 0)
         assert isinstance(flush.error, ResponseError)
         assert simulation.queue.pending == 2
-        simulation.track(1)
-        flush = simulation.sender.flush(timeout=None, retries=3)
-        simulation.track(1)
-        other = simulation.sender.flush(timeout=None, retries=3)
-        assert flush.buried + other.buried == 2
-        assert flush.delivered + other.delivered == 2
-        assert other.error is None
+        flushes = []
+        for _ in range(3):  # alone in the queue, the two have no witness
+            simulation.track(1)
+            flushes.append(simulation.sender.flush(timeout=None, retries=3))
+        assert sum(flush.buried for flush in flushes) == 2
+        assert sum(flush.delivered for flush in flushes) == 3
+        assert flushes[-1].error is None
         assert simulation.queue.pending == 0
         check_books(simulation, server)
 

