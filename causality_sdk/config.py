@@ -8,16 +8,33 @@ repr and in no message.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from causality_sdk.errors import ConfigError
+from causality_sdk.option_checks import (
+    HEADER_NAME,
+    HEADER_VALUE,
+    SECONDS_MAX,
+    choice,
+    endpoint,
+    file_path,
+    flag,
+    header,
+    number,
+    parse_flag,
+    parse_flag_or_text,
+    parse_number,
+    parse_text,
+    parse_whole,
+    protocol,
+    whole,
+)
 
 if TYPE_CHECKING:
     import requests
@@ -34,18 +51,8 @@ Durability = Literal["process", "power"]
 Compression = Literal["gzip"]
 Fallback = Literal["memory"]
 
-_TRUE = frozenset({"1", "true", "yes", "on"})
-_FALSE = frozenset({"0", "false", "no", "off"})
-# A header value may hold visible ASCII, spaces and tabs (RFC 9110, section 5.5). Anything else is
-# a smuggled header or an error in the HTTP library, long after the mistake was made.
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
-# No wait of the standard library takes more on every platform (Windows: 4,294,967 s); a larger
-# one would be an OverflowError in the sender.
-_SECONDS_MAX = 4_000_000
-_SIZE_MAX = 2**63 - 1  # of an integer in SQLite
 # Names that Windows keeps for devices, alone or before a dot.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,39 +157,39 @@ class Config:
         return cls(**options)
 
     def __post_init__(self) -> None:
-        _flag("enabled", self.enabled)
+        flag("enabled", self.enabled)
         if not self.enabled:
             return  # a program that has tracking switched off need not have a key for it
         self._check_required()
-        _whole("batch_size", self.batch_size, 1)
-        _number("flush_interval", self.flush_interval, above=0, most=_SECONDS_MAX)
-        _whole("max_batch_events", self.max_batch_events, 1)
-        _whole("max_batch_bytes", self.max_batch_bytes, 1)
-        _whole("max_event_bytes", self.max_event_bytes, 1)
-        _number("timeout", self.timeout, above=0, most=_SECONDS_MAX)
-        _whole("max_retries", self.max_retries, 0)
-        _number("backoff_initial", self.backoff_initial, above=0, most=_SECONDS_MAX)
-        _number("backoff_max", self.backoff_max, above=0, most=_SECONDS_MAX)
+        whole("batch_size", self.batch_size, 1)
+        number("flush_interval", self.flush_interval, above=0, most=SECONDS_MAX)
+        whole("max_batch_events", self.max_batch_events, 1)
+        whole("max_batch_bytes", self.max_batch_bytes, 1)
+        whole("max_event_bytes", self.max_event_bytes, 1)
+        number("timeout", self.timeout, above=0, most=SECONDS_MAX)
+        whole("max_retries", self.max_retries, 0)
+        number("backoff_initial", self.backoff_initial, above=0, most=SECONDS_MAX)
+        number("backoff_max", self.backoff_max, above=0, most=SECONDS_MAX)
         if self.backoff_max < self.backoff_initial:
             raise ConfigError(
                 f"backoff_max must be at least backoff_initial ({self.backoff_initial:g} s),"
                 f" got {self.backoff_max:g} s"
             )
-        _number("jitter", self.jitter, least=0, most=1)
-        _whole("max_queue_events", self.max_queue_events, 1)
-        _whole("max_queue_bytes", self.max_queue_bytes, 1)
+        number("jitter", self.jitter, least=0, most=1)
+        whole("max_queue_events", self.max_queue_events, 1)
+        whole("max_queue_bytes", self.max_queue_bytes, 1)
         if self.max_event_bytes > self.max_queue_bytes:
             raise ConfigError(
                 f"max_queue_bytes must be at least max_event_bytes ({self.max_event_bytes}),"
                 f" got {self.max_queue_bytes}"
             )
-        _choice("overflow", self.overflow, get_args(Overflow))
-        _choice("durability", self.durability, get_args(Durability))
-        _choice("compression", self.compression, (None, *get_args(Compression)))
-        _choice("fallback", self.fallback, (None, *get_args(Fallback)))
-        _number("close_timeout", self.close_timeout, least=0, most=_SECONDS_MAX)
+        choice("overflow", self.overflow, get_args(Overflow))
+        choice("durability", self.durability, get_args(Durability))
+        choice("compression", self.compression, (None, *get_args(Compression)))
+        choice("fallback", self.fallback, (None, *get_args(Fallback)))
+        number("close_timeout", self.close_timeout, least=0, most=SECONDS_MAX)
         for name in ("strict", "start"):
-            _flag(name, getattr(self, name))
+            flag(name, getattr(self, name))
         self._check_http()
         self._check_objects()
 
@@ -206,7 +213,7 @@ class Config:
                 f"app_id must be text that UTF-8 can hold, got {self.app_id!r}"
             ) from None
         # The key itself is never shown; a stray newline from a secrets file is the usual cause.
-        if not _HEADER_VALUE.fullmatch(self.api_key) or self.api_key != self.api_key.strip():
+        if not HEADER_VALUE.fullmatch(self.api_key) or self.api_key != self.api_key.strip():
             raise ConfigError(
                 "api_key must be printable ASCII without spaces or line breaks around it;"
                 " strip what the file or the secret store added"
@@ -214,16 +221,16 @@ class Config:
         if self.api_key.lower().startswith(("https://", "http://")):
             # Else the message about the endpoint would show the key.
             raise ConfigError("api_key is a URL; are api_key and endpoint swapped?")
-        object.__setattr__(self, "endpoint", _endpoint(self.endpoint))
+        object.__setattr__(self, "endpoint", endpoint(self.endpoint))
 
     def _check_http(self) -> None:
-        _header("user_agent", self.user_agent)
+        header("user_agent", self.user_agent)
         if not isinstance(self.headers, Mapping):
             raise ConfigError(f"headers must be a mapping, got {type(self.headers).__name__}")
         for name, value in self.headers.items():
-            if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
                 raise ConfigError(f"headers has the name {name!r}, which is not an HTTP token")
-            _header(f"headers[{name!r}]", value)
+            header(f"headers[{name!r}]", value)
         object.__setattr__(self, "headers", dict(self.headers))  # nobody changes ours afterwards
         if not isinstance(self.verify, (bool, str)):
             raise ConfigError(
@@ -241,15 +248,15 @@ class Config:
                 raise ConfigError(
                     f"queue_path must be a path, got {type(self.queue_path).__name__}"
                 )
-            object.__setattr__(self, "queue_path", _file_path("queue_path", self.queue_path))
+            object.__setattr__(self, "queue_path", file_path("queue_path", self.queue_path))
         if isinstance(self.wire, str):
-            _choice("wire", self.wire, WIRE_NAMES)
+            choice("wire", self.wire, WIRE_NAMES)
         else:
-            _protocol("wire", self.wire, ("frame", "verdicts"))
+            protocol("wire", self.wire, ("frame", "verdicts"))
         if self.transport is not None:
-            _protocol("transport", self.transport, ("send", "close"))
+            protocol("transport", self.transport, ("send", "close"))
         if self.session is not None:
-            _protocol("session", self.session, ("request", "close"))
+            protocol("session", self.session, ("request", "close"))
         if not isinstance(self.logger, (logging.Logger, logging.LoggerAdapter)):
             raise ConfigError(f"logger must be a logging.Logger, got {type(self.logger).__name__}")
         for name in ("on_delivered", "on_dropped", "on_error"):
@@ -286,146 +293,6 @@ def default_queue_path(app_id: str) -> Path:
     return Path(platformdirs.user_data_dir("causality", appauthor=False)) / name / "queue.db"
 
 
-def _endpoint(value: str) -> str:
-    """The base URL without a trailing slash. Credentials in it would end up in logs."""
-    example = "use a base URL such as https://events.example.com"
-    url = value.strip()
-    shown = repr(_without_secrets(url))
-    if "@" in url:
-        raise ConfigError(
-            f"endpoint must not hold a user name or password, got {shown}; use api_key or headers"
-        )
-    if "?" in url or "#" in url:
-        raise ConfigError(f"endpoint must not have a query or a fragment, got {shown}; {example}")
-    # urlsplit drops tabs and line breaks in silence, but what uses the URL later would not
-    if not url.isprintable() or " " in url:
-        raise ConfigError(f"endpoint must not hold spaces or line breaks, got {shown}; {example}")
-    if not url.lower().startswith(("https://", "http://")):
-        raise ConfigError(f"endpoint must begin with https:// or http://, got {shown}; {example}")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigError(f"endpoint {shown} cannot be read ({error}); {example}") from None
-    if not parts.hostname:
-        raise ConfigError(f"endpoint has no host, got {shown}; {example}")
-    if port == 0:
-        raise ConfigError(f"endpoint has port 0, got {shown}; {example}")
-    return url.rstrip("/")
-
-
-def _without_secrets(url: str) -> str:
-    """`url` as it may be shown: a password, or a token in the query, does not belong in a log."""
-    base = re.split(r"[?#]", url, maxsplit=1)[0]
-    if "@" not in url:
-        return base if base == url else base + "?..."
-    scheme = re.match(r"https?://", url, re.IGNORECASE)
-    # A password may hold any character, so all before the last @ is taken for one.
-    host = re.split(r"[?#]", url.rpartition("@")[2], maxsplit=1)[0]
-    return f"{scheme[0] if scheme else ''}...@{host}"
-
-
-def _file_path(name: str, value: str | os.PathLike[str]) -> Path:
-    """`value` as an absolute path, so that a later chdir does not move the queue."""
-    path = Path(value)
-    if path.name in ("", "..") or "\0" in str(path):
-        raise ConfigError(f"{name} must name a file, got {str(value)!r}")
-    try:
-        return path.expanduser().absolute()
-    except RuntimeError:
-        raise ConfigError(
-            f"{name} begins with a home directory that is not known, got {str(value)!r};"
-            " use an absolute path"
-        ) from None
-
-
-def _whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{name} must be a whole number, got {value!r}")
-    if value < least:
-        raise ConfigError(f"{name} must be at least {least}, got {value}")
-    if value > _SIZE_MAX:
-        raise ConfigError(f"{name} must be at most {_SIZE_MAX}, got {value}")
-
-
-def _number(
-    name: str,
-    value: object,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    most: float | None = None,
-) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"{name} must be a number, got {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{name} must be a finite number, got {value!r}")
-    if above is not None and value <= above:
-        raise ConfigError(f"{name} must be above {above:g}, got {value}")
-    if least is not None and value < least:
-        raise ConfigError(f"{name} must be at least {least:g}, got {value}")
-    if most is not None and value > most:
-        raise ConfigError(f"{name} must be at most {most}, got {value}")
-
-
-def _flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{name} must be True or False, got {value!r}")
-
-
-def _choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        offer = " or ".join(repr(choice) for choice in choices)
-        raise ConfigError(f"{name} must be {offer}, got {value!r}")
-
-
-def _header(name: str, value: object) -> None:
-    # A header may carry a credential, so its value is not shown.
-    # Space around it is refused since requests would do so, at the first attempt to send.
-    if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value) or value != value.strip():
-        raise ConfigError(
-            f"{name} must be a string of printable ASCII without line breaks or spaces around it"
-        )
-
-
-def _protocol(name: str, value: object, methods: tuple[str, ...]) -> None:
-    for method in methods:
-        if not callable(getattr(value, method, None)):
-            raise ConfigError(
-                f"{name} must have a method {method}(), which {type(value).__name__} has not"
-            )
-
-
-def _parse_whole(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"{name} must be a whole number, got {text!r}") from None
-
-
-def _parse_number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"{name} must be a number, got {text!r}") from None
-
-
-def _parse_flag(name: str, text: str) -> bool:
-    word = text.strip().lower()
-    if word not in _TRUE | _FALSE:
-        raise ConfigError(f"{name} must be true or false, got {text!r}")
-    return word in _TRUE
-
-
-def _parse_flag_or_text(_name: str, text: str) -> bool | str:
-    word = text.strip().lower()
-    return word in _TRUE if word in _TRUE | _FALSE else text
-
-
-def _parse_text(_name: str, text: str) -> str:
-    return text
-
-
 def _parser(spec: Field[Any]) -> Callable[[str, str], Any] | None:
     """How the environment gives this field, or None for a field that only an argument can give."""
     if spec.name in ("logger", "session", "transport", "headers", "proxies"):
@@ -433,15 +300,15 @@ def _parser(spec: Field[Any]) -> Callable[[str, str], Any] | None:
     if spec.name.startswith("on_"):
         return None
     if spec.name == "verify":
-        return _parse_flag_or_text
+        return parse_flag_or_text
     default = spec.default if spec.default is not MISSING else None
     if isinstance(default, bool):
-        return _parse_flag
+        return parse_flag
     if isinstance(default, int):
-        return _parse_whole
+        return parse_whole
     if isinstance(default, float):
-        return _parse_number
-    return _parse_text
+        return parse_number
+    return parse_text
 
 
 _FROM_ENVIRONMENT: dict[str, Callable[[str, str], Any]] = {

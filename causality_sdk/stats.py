@@ -70,7 +70,7 @@ class Stats:
     pending: int = 0
     pending_bytes: int = 0
     oldest_seconds: float | None = None
-    """Age of the oldest queued event by its timestamp; None if none waits or the client is closed."""
+    """Age of the oldest queued event by its timestamp; None if none waits, or once closed."""
     buffered: int = 0
     """Events in memory that the disk did not take yet; not tracked so far."""
     buffer_dropped: int = 0

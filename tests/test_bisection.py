@@ -1,4 +1,4 @@
-"""The search for the bad events of a batch: all are found, the good ones pass, at a bounded cost."""
+"""The search for the bad events of a batch: all are found, the good pass, the cost is bounded."""
 
 from __future__ import annotations
 

@@ -143,14 +143,15 @@ def test_track_many_with_a_bad_event_queues_none_and_names_it(queue_path: Path) 
 
 def test_a_bad_event_raises_and_queues_nothing(queue_path: Path) -> None:
     with make(closed_port(), queue_path, start=False, max_event_bytes=2000) as client:
-        for arguments, message in [
+        cases: list[tuple[tuple[Any, ...], str]] = [
             (("",), "event_type must not be empty"),
             ((None,), "event_type must be a string, got NoneType None"),
             ((b"click",), "event_type must be a string, got bytes"),
             (("x", {"a": object()}), r"properties\.a \(object"),
             (("x", ["a"]), "properties must be a mapping"),
             (("x", {"a": "y" * 3000}), "above max_event_bytes"),
-        ]:
+        ]
+        for arguments, message in cases:
             with pytest.raises(EventError, match=message):
                 client.track(*arguments)
         assert client.stats().tracked == 0

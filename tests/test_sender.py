@@ -562,3 +562,31 @@ def test_flush_goes_back_for_what_was_set_aside_before_it(path: Path) -> None:
         willing = True
         flush = simulation.sender.flush(timeout=None, retries=0)
         assert (flush.delivered, flush.error) == (3, None)
+
+
+def test_flush_begins_with_what_was_set_aside_even_when_newer_events_wait(path: Path) -> None:
+    with Simulation(path, transport=Scripted(lambda keys: refuse_one(keys, "k1"))) as simulation:
+        simulation.track(1)
+        simulation.sender.flush(timeout=None, retries=0)
+        simulation.track(5)
+        flush = simulation.sender.flush(timeout=None, retries=0)
+        assert (flush.delivered, flush.rejected) == (5, 1)
+        assert flush.error is not None
+        assert simulation.pending_ids() == [1]
+
+
+def test_a_fresh_event_does_not_wait_out_the_backoff_of_a_refused_one(path: Path) -> None:
+    transport = Scripted(lambda keys: refuse_one(keys, "k1"))
+    with Simulation(path, transport=transport, flush_interval=30, backoff_max=300) as simulation:
+        simulation.track(1)
+        simulation.run(2000)
+        assert simulation.sender.state == "blocked"
+        simulation.track(1)
+        simulation.run(31)
+        assert simulation.pending_ids() in ([1], [])
+        assert ["k2"] in transport.batches
+
+
+def refuse_one(keys: list[str], bad: str) -> Response:
+    """Each event by itself: all accepted but `bad`."""
+    return results(*("rejected" if key == bad else "accepted" for key in keys))
