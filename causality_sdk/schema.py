@@ -42,6 +42,17 @@ class Destination(NamedTuple):
     key_fingerprint: str
 
 
+class Connection(sqlite3.Connection):
+    """A connection that closes itself when it is forgotten.
+
+    At exit the queue stays open, for a `track()` from a later atexit hook; Python 3.13 and later
+    warn about that with text on stderr, in programs that turn warnings on.
+    """
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def connect(
     path: Path, *, synchronous: str = "NORMAL", busy_seconds: float = BUSY_SECONDS
 ) -> sqlite3.Connection:
@@ -54,6 +65,7 @@ def connect(
         timeout=busy_seconds,
         isolation_level=None,  # we say BEGIN where we mean it
         check_same_thread=False,  # the queue's locks decide who uses it
+        factory=Connection,
     )
     try:
         # mmap_size 0: with mapped files, versions before 3.51.3 can corrupt a WAL database.
