@@ -21,6 +21,7 @@ from causality_sdk.backoff import backoff_delay, retry_after_seconds
 from causality_sdk.errors import TransportError
 
 OFFLINE_MAX = 30.0  # seconds between attempts while there is no answer at all
+OFFLINE_JITTER = 0.1  # the part of it that is random
 DISK_PAUSE = 1.0  # seconds before a disk that refused is tried again
 FOREVER = 2**63  # an id that is never reached
 
@@ -188,7 +189,7 @@ class Pacer:
             self._failing_since = now
         pace = self._pace
         if isinstance(error, TransportError):
-            delay = self._delay(self.failures, min(pace.backoff_max, OFFLINE_MAX))
+            delay = self._offline_delay()
         elif hold:
             # Nobody but a person will mend it, and every attempt is one more line in their log.
             delay = pace.backoff_max * (1.0 - pace.jitter / 2 * pace.rng.random())
@@ -219,6 +220,20 @@ class Pacer:
         if self._aside_at is not None:
             self.cursor = 0
             self._aside_at = None
+
+    def _offline_delay(self) -> float:
+        """Between `backoff_initial` and `OFFLINE_MAX`; near the latter once it has grown to it.
+
+        Full jitter down to nothing would ask twice as often as needed for as long as the network
+        is away, and now and then twice within a second. Where clients are in those 30 s has been
+        spread by the shorter delays before.
+        """
+        pace = self._pace
+        most = min(pace.backoff_max, OFFLINE_MAX)
+        least = min(pace.backoff_initial, most)
+        if pace.backoff_initial * 2.0 ** min(self.failures - 1, 62) >= most:
+            return max(least, most * (1.0 - OFFLINE_JITTER * pace.jitter * pace.rng.random()))
+        return max(least, self._delay(self.failures, most))
 
     def _delay(self, attempt: int, maximum: float) -> float:
         pace = self._pace

@@ -243,9 +243,7 @@ def test_a_scout_that_is_refused_buries_nobody(path: Path, server: ModelServer) 
         assert simulation.queue.pending == 21
 
 
-def test_a_scout_out_of_a_batch_under_way_is_not_sent_again(
-    path: Path, server: ModelServer
-) -> None:
+def test_a_scout_out_of_a_batch_under_way_is_not_sent_again(path: Path) -> None:
     """The last of a batch whose every other event is bad is good, and is found by scouting."""
     for size in (2, 3, 10, 33, 64, 100):
         fresh = ModelServer()

@@ -43,7 +43,7 @@ def bury_all(queue: Queue, ids: list[int]) -> None:
 
 
 def balanced(queue: Queue) -> tuple[int, int, int, int]:
-    """tracked, acknowledged, buried, pending; checks that they agree with each other and the file."""
+    """tracked, acknowledged, buried, pending; checks that they agree, with the file too."""
     counters, tracked, pending, pending_bytes = queue.snapshot()
     assert tracked == counters.acknowledged + counters.buried + pending
     ((rows, size),) = queue.read("SELECT count(*), total(length(payload)) FROM queue")
@@ -148,7 +148,13 @@ def test_the_oldest_go_when_there_are_too_many(
 ) -> None:
     monkeypatch.setattr(dead_letters, "MAX_LETTERS", 5)
     bury_all(queue, add(queue, 8))
-    assert [letter.idempotency_key for letter in DeadLetters(queue)] == ["k4", "k5", "k6", "k7", "k8"]
+    assert [letter.idempotency_key for letter in DeadLetters(queue)] == [
+        "k4",
+        "k5",
+        "k6",
+        "k7",
+        "k8",
+    ]
     assert balanced(queue) == (8, 0, 8, 0)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
 import socket
 import subprocess
 import sys
@@ -140,6 +139,11 @@ def half_close(peer: Peer) -> None:
     peer.hold()
 
 
+def drips_a_body(peer: Peer) -> None:
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
+    peer.drip(b" " * 9999)
+
+
 def closes_after_the_200(peer: Peer, stage: Stage) -> None:
     stage.store(peer.request())
     peer.send(ACCEPTED)
@@ -153,10 +157,12 @@ def floods(head: bytes, more: bytes = b" " * 65536) -> Any:
     return after_request(then)
 
 
+BOMB = gzip.compress(b" " * 20_000_000)
+
+
 def gzip_bomb(peer: Peer) -> None:
-    bomb = gzip.compress(b" " * 50_000_000)
-    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n"
-    peer.send(head.encode() + bomb)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(BOMB)}\r\n\r\n"
+    peer.send(head.encode() + BOMB)
     peer.hold()
 
 
@@ -188,9 +194,7 @@ PARTS: dict[str, Any] = {
     "hangs": after_request(Peer.hold),
     "hangs having stored": after_request(Peer.hold, store=True),
     "one byte a second: headers": after_request(lambda peer: peer.drip(CR + b"A: b\r\n" * 500)),
-    "one byte a second: body": after_request(
-        lambda peer: (peer.send(CR + b"Content-Length: 9999\r\n\r\n"), peer.drip(b" " * 9999))
-    ),
+    "one byte a second: body": after_request(drips_a_body),
     "never reads": never_reads,
     "reads a little at a time": sips,
     "half-close": after_request(half_close),
@@ -313,16 +317,14 @@ def collector() -> Iterator[LoopbackCollector]:
         yield running
 
 
-def endure(
-    collector: LoopbackCollector, path: Path, recover: Callable[[], object], *, taken: int = 0
-) -> Client:
+def endure(collector: LoopbackCollector, path: Path, recover: Callable[[], object]) -> Client:
     """Events, a flush that fails in time, and delivery by itself after `recover()`."""
     client = make(collector.endpoint, path)
     track(client)
-    in_time(lambda: client.flush(timeout=0.4), 0.4)
+    in_time(lambda: client.flush(timeout=0.2), 0.2)
     check_books(client)
     stats = client.stats()
-    assert stats.acknowledged <= taken
+    assert stats.acknowledged == 0
     assert stats.last_error is not None
     recover()
     assert collector.wait_for(EVENTS), "it did not recover by itself"
@@ -332,14 +334,12 @@ def endure(
     return client
 
 
-@pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize(
     "status", [301, 307, 400, 401, 403, 404, 405, 408, 413, 422, 425, 429, 500, 502, 503, 504]
 )
-def test_every_event_survives(
-    status: int, stored: bool, collector: LoopbackCollector, tmp_path: Path
-) -> None:
+def test_every_event_survives(status: int, collector: LoopbackCollector, tmp_path: Path) -> None:
     headers = {"Retry-After": "0"} if status in (429, 503) else {}
+    stored = status in (408, 500, 504)  # where a server may have done it and failed after that
     collector.respond(status, {"error": "not today"}, headers, store=stored)
     client = endure(collector, tmp_path, collector.respond_normally)
     check_books(client)
@@ -529,40 +529,54 @@ def test_a_drain_does_not_live_on_refusals(
 
 
 CHILD = """
-import resource, sys, time
+import sys, threading, time
 from pathlib import Path
+import causality_sdk.transport.http  # loaded by the first attempt otherwise, and counted then
 from causality_sdk import Client
 
-endpoint, path = sys.argv[1:]
-client = Client(api_key="test-key", endpoint=endpoint, app_id="hostile", timeout=0.3,
-                queue_path=Path(path), backoff_initial=0.05, backoff_max=0.2, flush_interval=0.05,
-                max_retries=1000)
-def rss():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for n in range(2000):
-    client.track("purchase_complete", {"n": n, "note": "x" * 300})
-client.flush(timeout=0.5)
-before = rss()
-longest = 0.0
-for _ in range(6):
+endpoint, path, ballast = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+
+def peak():
+    # Not ru_maxrss: on Linux a child begins with the peak of the process that started it.
+    line = next(l for l in open("/proc/self/status") if l.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+failed = threading.Event()
+flushing = closing = 0.0
+before = None
+for number in range(3):
+    client = Client(api_key="test-key", endpoint=endpoint, app_id="hostile", timeout=0.3,
+                    queue_path=path / f"{number}.db", backoff_initial=0.05, backoff_max=0.2,
+                    flush_interval=3600, batch_size=10**6, max_batch_events=1000,
+                    max_retries=1000, on_error=lambda error: failed.set())
+    for n in range(2000):
+        client.track("purchase_complete", {"n": n, "note": "x" * 300})
+    before = before or peak()  # nothing was sent so far
+    for _ in range(4):
+        began = time.monotonic()
+        client.flush(timeout=0.5)
+        flushing = max(flushing, time.monotonic() - began)
+    # An attempt that is under way as close() begins may fail at once, and be its last: so close
+    # where one has just failed, and it has to make its own.
+    failed.clear()
+    failed.wait(1)
     began = time.monotonic()
-    client.flush(timeout=0.5)
-    longest = max(longest, time.monotonic() - began)
-began = time.monotonic()
-client.close(timeout=0.3)
-closing = time.monotonic() - began
-stats = client.stats()
-assert stats.tracked == 2000 == stats.acknowledged + stats.pending, stats
-print(longest, closing, rss() - before, rss())
+    client.close(timeout=0.3)
+    closing = max(closing, time.monotonic() - began)
+    stats = client.stats()
+    assert stats.tracked == 2000 == stats.acknowledged + stats.pending, stats
+block = bytearray(ballast)  # so that a test can see that this would be seen
+block[::4096] = b"x" * len(block[::4096])
+print(flushing, closing, peak() - before, peak())
 """
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def measure(kind: str, path: Path) -> tuple[float, float, float, float]:
+def measure(kind: str, path: Path, ballast: int = 0) -> tuple[float, float, float, float]:
     """Seconds of the longest flush and of close; MB that the peak grew, and the peak itself."""
     with HostileServer(Stage(PARTS[kind]).play) as server:
         child = subprocess.run(
-            [sys.executable, "-c", CHILD, server.endpoint, str(path / "queue.db")],
+            [sys.executable, "-c", CHILD, server.endpoint, str(path), str(ballast)],
             check=True,
             capture_output=True,
             text=True,
@@ -570,18 +584,26 @@ def measure(kind: str, path: Path) -> tuple[float, float, float, float]:
             timeout=60,
         )
     longest, closing, growth, peak = map(float, child.stdout.split())
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes, there
-    return longest, closing, growth * unit / 1e6, peak * unit / 1e6
+    return longest, closing, growth / 1e6, peak / 1e6
 
 
 @pytest.mark.long
-@pytest.mark.skipif(os.name != "posix", reason="ru_maxrss is a Unix figure")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
+def test_the_figure_for_memory_would_show_a_body_that_was_kept(tmp_path: Path) -> None:
+    """Or else a growth of nothing means nothing."""
+    (tmp_path / "with").mkdir()
+    without = measure("HTML 200", tmp_path)[2]
+    assert measure("HTML 200", tmp_path / "with", ballast=20_000_000)[2] > without + 15
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc")
 @pytest.mark.parametrize("kind", PARTS)
 def test_figures(kind: str, tmp_path: Path) -> None:
     """Prints a row of the table: run it with -s."""
     longest, closing, growth, peak = measure(kind, tmp_path)
     print(  # noqa: T201
-        f"| {kind} | flush(0.5 s) {longest:.2f} s | close(0.3 s) {closing:.2f} s |"
+        f"| {kind} | flush(0.5 s) {longest:.3f} s | close(0.3 s) {closing:.3f} s |"
         f" +{growth:.1f} MB | {peak:.0f} MB |"
     )
     assert longest < 0.5 + SLACK
