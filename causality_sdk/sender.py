@@ -76,6 +76,7 @@ class Sender:
         )  # set by any thread, cleared by whoever runs the steps
         self._stopping = False  # set once, by stop()
         self._thread: threading.Thread | None = None  # set once, by start()
+        self._stepping: int | None = None  # ident of the thread inside a step: hooks run there
         self._ended = threading.Event()  # set by _end(), as its last act
         self._end_lock = threading.Lock()  # guards the next two
         self._over = False  # no step runs any more
@@ -106,6 +107,9 @@ class Sender:
         """
         deadline = None if timeout is None else self._clock() + timeout
         flush = Flush(target=self._queue.last_id, retries=retries, deadline=deadline)
+        if self._stepping == threading.get_ident():
+            flush.complete(RuntimeError("flush() in a hook would wait for itself; call it outside"))
+            return flush
         self.flushes.add(flush)
         self._wake.set()
         try:
@@ -161,7 +165,8 @@ class Sender:
         Waits up to `timeout` seconds for a batch under way. Raises `TransportError`.
         """
         deadline = self._clock() + timeout
-        if not self._turn.acquire(timeout=timeout):
+        in_hook = self._stepping == threading.get_ident()
+        if in_hook or not self._turn.acquire(timeout=timeout):
             raise TransportError("a batch is under way and has no answer yet", reason="timeout")
         try:
             left = deadline - self._clock()
@@ -225,6 +230,7 @@ class Sender:
             return self._step_locked()
 
     def _step_locked(self) -> float | None:
+        self._stepping = threading.get_ident()
         try:
             self._housekeeping()
             if self._courier.unsettled:
@@ -248,6 +254,8 @@ class Sender:
             self._logger.exception("causality: the sender failed; it goes on")
             self._state = "blocked"
             self._failed(error)
+        finally:
+            self._stepping = None
         return self._next_wait()
 
     def _may_send(self) -> bool:

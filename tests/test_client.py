@@ -685,3 +685,20 @@ def test_a_program_that_delivers_a_backlog_and_ends_at_once_leaves_a_small_file(
         assert client.flush(timeout=60).remaining == 0
     assert grown > 5_000_000
     assert queue_path.stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_a_hook_that_flushes_or_asks_for_health_does_not_wait_for_itself(
+    collector: LoopbackCollector, queue_path: Path, start: bool
+) -> None:
+    said: list[Any] = []
+
+    def on_delivered(_details: object) -> None:
+        said.append(client.flush().error)
+        said.append(client.health().error)
+
+    with make(collector.endpoint, queue_path, start=start, on_delivered=on_delivered) as client:
+        client.track("tick")
+        assert client.flush(timeout=10).remaining == 0
+    assert "wait for itself" in str(said[0])
+    assert isinstance(said[1], TransportError)
