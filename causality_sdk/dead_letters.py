@@ -63,7 +63,7 @@ class DeadLetters:
     Each may raise `QueueError`; nothing was changed then.
     """
 
-    def __init__(self, queue: Queue | None, wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, queue: Queue | None, wake: Callable[[], None] | None = None) -> None:
         self._queue = queue  # None for a client that is disabled: it has none
         self._wake = wake  # tells the sender that the queue has grown
 
@@ -91,7 +91,7 @@ class DeadLetters:
         Gives the number put back. Those that are gone meanwhile are passed over.
         """
         moved = self._change(_requeue, letters)
-        if moved:
+        if moved and self._wake is not None:
             self._wake()
         return moved
 
