@@ -56,6 +56,7 @@ class Pacer:
         self.failures = 0  # attempts in a row that failed
         self._failing_since: float | None = None
         self._aside_at: float | None = None  # when to go back for what was set aside
+        self._aside_target = 0  # how far the pass was to go when that was set
         self._aside_rounds = 0  # times in a row that something was set aside again
 
     # ------------------------------------------------------------------ questions
@@ -71,7 +72,8 @@ class Pacer:
             self._start_timer(now, last_id, pending)
             return False
         if self._aside_at is not None and (
-            now >= self._aside_at or (flush_target is not None and self.cursor >= flush_target)
+            (now >= self._aside_at and not self._must_go_on)
+            or (flush_target is not None and self.cursor >= flush_target)
         ):
             self.cursor = 0
             self._aside_at = None
@@ -89,6 +91,15 @@ class Pacer:
             return True
         self._start_timer(now, last_id, pending)
         return False
+
+    @property
+    def _must_go_on(self) -> bool:
+        """Whether a pass must reach its end before another begins.
+
+        A server that refuses all is asked so slowly that the time to go back comes with every
+        attempt: the first events would be tried for ever, and a good one behind them never.
+        """
+        return self.failures > 0 and self.cursor < self._aside_target
 
     def due_at(self, last_id: int, pending: int, flush_target: int | None) -> float | None:
         """When `may_send` may say yes, if nothing new comes; None for never."""
@@ -157,6 +168,7 @@ class Pacer:
         if left and self._aside_at is None:
             self._aside_rounds += 1
             self._aside_at = now + self._delay(self._aside_rounds, self._pace.backoff_max)
+            self._aside_target = self._target
         elif not left and self.cursor >= self._target and self._aside_at is None:
             self._aside_rounds = 0
 

@@ -257,6 +257,22 @@ def test_a_scout_out_of_a_batch_under_way_is_not_sent_again(path: Path) -> None:
             check_books(simulation, fresh)
 
 
+@pytest.mark.parametrize("jitter", [0.0, 1.0])
+def test_a_good_event_behind_bad_ones_is_found_where_all_are_suspects(
+    path: Path, server: ModelServer, jitter: float
+) -> None:
+    """The first was asked for ever: the time to go back to it came with every slow attempt."""
+    server.bad = {f"k{n}" for n in range(6, 10)}
+    server.phase = answering(413)
+    with Simulation(path, transport=server, batch_size=10, jitter=jitter) as simulation:
+        simulation.track(10)
+        simulation.run(60)
+        server.phase = fine
+        simulation.run(6 * HOUR)
+        assert set(server.stored) == {"k1", "k2", "k3", "k4", "k5", "k10"}
+        check_books(simulation, server)
+
+
 # ---------------------------------------------------------------------- bisection
 
 
