@@ -21,18 +21,26 @@ class Buffer:
     """First in, first out, in front of one queue. Any thread.
 
     `append_many` commits payloads in order, or raises and commits none; the error may say in
-    `written` how many it committed nevertheless.
+    `written` how many it committed nevertheless. It may come later, with `attach`.
     """
 
-    def __init__(self, append_many: Callable[[Sequence[bytes]], object]) -> None:
-        self._append_many = append_many
-        self._lock = threading.Lock()  # held while writing, so that nothing overtakes
+    def __init__(self, append_many: Callable[[Sequence[bytes]], object] | None = None) -> None:
+        self._append_many = append_many or _no_queue
+        # Held while writing, so that nothing overtakes. Re-entrant: a signal handler may track an
+        # event while its thread is in here.
+        self._lock = threading.RLock()
+        self._writing = False  # guarded by _lock
         self._payloads: deque[bytes] = deque()
         self._bytes = 0
+        self.waiting = False  # whether anything is in it; written under the lock, read anywhere
         self.dropped = 0  # events; written under the lock, read anywhere
 
     def __len__(self) -> int:
         return len(self._payloads)
+
+    def attach(self, append_many: Callable[[Sequence[bytes]], object]) -> None:
+        """From now on events are written with `append_many`."""
+        self._append_many = append_many
 
     def write(self, newer: Sequence[bytes] = ()) -> bool:
         """Commits what is buffered and then `newer`, in one call; False if the disk refused again.
@@ -41,37 +49,58 @@ class Buffer:
         is kept, and `QueueFull` is raised if there was any.
         """
         with self._lock:
-            payloads = [*self._payloads, *newer]
+            if self._writing:  # a signal handler interrupted this very thread
+                self._add_locked(newer)
+                return False
+            self._writing = True
             try:
-                self._append_many(payloads)
-            except QueueFull:
-                if newer:
-                    raise
-                return False
-            except QueueError as error:
-                # Several transactions may be needed: what the first ones took must not go twice.
-                written = error.written
-                self._payloads.clear()
-                self._bytes = 0
-                for payload in payloads[written:]:
-                    self._add_locked(payload)
-                return False
-            self._payloads.clear()
-            self._bytes = 0
-            return True
+                return self._write_locked(newer)
+            finally:
+                self._writing = False
+
+    def keep(self, payloads: Sequence[bytes]) -> None:
+        """Takes events without a try to write them."""
+        with self._lock:
+            self._add_locked(payloads)
+
+    def _write_locked(self, newer: Sequence[bytes]) -> bool:
+        older = list(self._payloads)
+        try:
+            self._append_many([*older, *newer])
+        except QueueFull:
+            if newer:
+                raise
+            return False
+        except QueueError as error:
+            # Several transactions may be needed: what the first ones took must not go twice.
+            self._drop_oldest_locked(min(error.written, len(older)))
+            self._add_locked(newer[max(0, error.written - len(older)) :])
+            return False
+        self._drop_oldest_locked(len(older))
+        return True
 
     def give_up(self) -> int:
         """Counts what is left as dropped, at the end of the client, and gives its number."""
         with self._lock:
             left = len(self._payloads)
             self.dropped += left
-            self._payloads.clear()
-            self._bytes = 0
+            self._drop_oldest_locked(left)
             return left
 
-    def _add_locked(self, payload: bytes) -> None:
-        self._payloads.append(payload)
-        self._bytes += len(payload)
-        while len(self._payloads) > MAX_EVENTS or self._bytes > MAX_BYTES:
+    def _add_locked(self, payloads: Sequence[bytes]) -> None:
+        for payload in payloads:
+            self._payloads.append(payload)
+            self._bytes += len(payload)
+            while len(self._payloads) > MAX_EVENTS or self._bytes > MAX_BYTES:
+                self._drop_oldest_locked(1)
+                self.dropped += 1
+        self.waiting = bool(self._payloads)
+
+    def _drop_oldest_locked(self, count: int) -> None:
+        for _ in range(count):
             self._bytes -= len(self._payloads.popleft())
-            self.dropped += 1
+        self.waiting = bool(self._payloads)
+
+
+def _no_queue(_payloads: Sequence[bytes]) -> object:
+    raise QueueError("there is no queue file yet")

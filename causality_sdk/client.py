@@ -8,6 +8,8 @@ never waits for the network.
 from __future__ import annotations
 
 import atexit
+import math
+import threading
 import time
 import weakref
 from collections.abc import Iterable
@@ -17,10 +19,8 @@ from uuid import UUID
 
 import orjson
 
-from causality_sdk.batch import BatchLimit
 from causality_sdk.buffer import Buffer
 from causality_sdk.config import Config
-from causality_sdk.courier import Courier
 from causality_sdk.dead_letters import DeadLetters
 from causality_sdk.errors import (
     ClientClosed,
@@ -31,15 +31,15 @@ from causality_sdk.errors import (
     QueueFull,
 )
 from causality_sdk.event import Encoder, Event, Properties
-from causality_sdk.hooks import Hooks
-from causality_sdk.opening import http_transport, open_queue, release
-from causality_sdk.ownership import Lease
-from causality_sdk.pacer import Pace, Pacer
+from causality_sdk.forking import leak, register_client
+from causality_sdk.pipeline import Pipeline, at_process_end
 from causality_sdk.queue import Queue
-from causality_sdk.sender import Limits, Sender
+from causality_sdk.queue_file import Reentered
 from causality_sdk.stats import FlushReport, Health, Stats
 from causality_sdk.wire import WIRES
 from causality_sdk.wire.base import Request, Wire
+
+REOPEN_SECONDS = 1.0  # before a forked child that found no queue file looks for one again
 
 
 class Client:
@@ -62,50 +62,22 @@ class Client:
         self.config = config
         self._enabled = config.enabled
         self._closed = False
+        self._forked = False  # set in the child of a fork
         if not config.enabled:
             return
         self._logger = config.logger
         self._encoder = Encoder(config.app_id, max_event_bytes=config.max_event_bytes)
         wire: Wire = WIRES[config.wire]() if isinstance(config.wire, str) else config.wire
         self._wire = wire
-        self._hooks = Hooks(
-            logger=config.logger,
-            on_delivered=config.on_delivered,
-            on_dropped=config.on_dropped,
-            on_error=config.on_error,
-        )
-        self._queue, self._lease = open_queue(config, wire, self._hooks)
-        self._buffer = Buffer(self._queue.append_many)
-        self._sender = Sender(
-            self._queue,
-            Courier(
-                self._queue,
-                wire,
-                lambda: config.transport or http_transport(config, wire),
-                BatchLimit(config.batch_size, config.max_batch_events, config.max_batch_bytes),
-            ),
-            limits=Limits(config.max_batch_events, config.timeout),
-            pacer=Pacer(
-                Pace(
-                    batch_size=config.batch_size,
-                    flush_interval=config.flush_interval,
-                    backoff_initial=config.backoff_initial,
-                    backoff_max=config.backoff_max,
-                    jitter=config.jitter,
-                ),
-                backlog=self._queue.last_id,
-            ),
-            hooks=self._hooks,
-            logger=config.logger,
-            buffer=self._buffer,
-        )
-        # For a client that is forgotten instead of closed. Holds the parts, never the client.
-        self._finalizer = weakref.finalize(self, _abandon, self._sender, self._queue, self._lease)
-        self._finalizer.atexit = False  # at exit the queue stays open for later atexit hooks
+        self._opening = threading.RLock()  # guards the next four
+        self._pipeline: Pipeline | None = None  # None before the first event of a forked child
+        self._ended: Pipeline | None = None  # after close(), for stats()
+        self._early = Buffer()  # events that came while a forked child could not open a queue
+        self._retry_at = -math.inf  # of the monotonic clock: when that is tried again
+        self._open_locked()
         self._at_exit = _exit_hook(weakref.ref(self))
         atexit.register(self._at_exit)
-        if config.start:
-            self._sender.start()
+        register_client(self)
 
     # ------------------------------------------------------------------ the verbs
 
@@ -158,18 +130,19 @@ class Client:
                 idempotency_key,
                 app_id,
             )
-        if self._closed:
-            raise self._closed_error()
-        if self._buffer:
-            return key if self._buffer.write([payload]) else None
+        pipeline = self._pipeline or self._reopened([payload])
+        if pipeline is None:
+            return None
+        if pipeline.buffer.waiting:
+            return key if pipeline.buffer.write([payload]) else None
         try:
-            row_id = self._queue.append(payload)
+            row_id = pipeline.queue.append(payload)
         except QueueFull:
             raise
         except QueueError as error:
-            return key if self._written_after_all([payload], error) else None
-        if row_id >= self._sender.wake_at:
-            self._sender.wake()
+            return key if self._written_after_all(pipeline, [payload], error) else None
+        if row_id >= pipeline.sender.wake_at:
+            pipeline.sender.wake()
         return key
 
     def track_many(self, events: Iterable[Event]) -> list[str] | None:
@@ -182,20 +155,21 @@ class Client:
         if not self._enabled:
             return None
         keys, payloads = self._encode_all(events)
-        if self._closed:
-            raise self._closed_error()
+        pipeline = self._pipeline or self._reopened(payloads)
         if not payloads:
             return keys
-        if self._buffer:
-            return keys if self._buffer.write(payloads) else None
+        if pipeline is None:
+            return None
+        if pipeline.buffer.waiting:
+            return keys if pipeline.buffer.write(payloads) else None
         try:
-            row_id = self._queue.append_many(payloads)
+            row_id = pipeline.queue.append_many(payloads)
         except QueueFull:
             raise
         except QueueError as error:
-            return keys if self._written_after_all(payloads, error) else None
-        if row_id >= self._sender.wake_at:
-            self._sender.wake()
+            return keys if self._written_after_all(pipeline, payloads, error) else None
+        if row_id >= pipeline.sender.wake_at:
+            pipeline.sender.wake()
         return keys
 
     def flush(self, timeout: float | None = None) -> FlushReport:
@@ -207,9 +181,17 @@ class Client:
         """
         if not self._enabled:
             return FlushReport()
-        if self._closed:
-            raise self._closed_error()
-        return self._flush(timeout, self.config.max_retries)
+        pipeline = self._opened()
+        if pipeline.buffer.waiting:
+            pipeline.buffer.write()
+        flush = pipeline.sender.flush(timeout=timeout, retries=self.config.max_retries)
+        return FlushReport(
+            delivered=flush.delivered,
+            rejected=flush.rejected,
+            buried=flush.buried,
+            remaining=pipeline.queue.pending,
+            error=flush.error,
+        )
 
     def close(self, timeout: float | None = None) -> None:
         """Sends what it can, ends the sender, closes the file. Idempotent; any thread.
@@ -217,22 +199,30 @@ class Client:
         Returns within `timeout` seconds (default: `close_timeout`). What was not delivered stays
         on disk and is sent by the next client of this app.
         """
-        if not self._enabled or self._closed:
+        if not self._enabled:
             return
-        self._closed = True
+        with self._opening:
+            if self._closed:
+                return
+            self._closed = True
+            pipeline, self._pipeline = self._pipeline, None
+            self._ended = pipeline
         atexit.unregister(self._at_exit)
-        self._shut_down(self.config.close_timeout if timeout is None else timeout)
+        if pipeline is None:  # a forked child that never tracked
+            return
+        pipeline.shut_down(self.config.close_timeout if timeout is None else timeout)
         self._finalizer.detach()
-        # On this thread if the sender is done, else on its own once the attempt under way is over:
-        # until then the file must stay ours.
-        self._sender.when_ended(lambda: release(self._queue, self._lease))
+        pipeline.give_up()
 
     def stats(self) -> Stats:
         """Counters and state of this moment. Any thread; also after `close()`."""
         if not self._enabled:
             return Stats(evicted={})
-        counters, tracked, pending, pending_bytes = self._queue.snapshot()
-        sender = self._sender
+        pipeline = self._pipeline or self._ended
+        if pipeline is None:
+            return Stats(evicted={}, buffered=len(self._early), buffer_dropped=self._early.dropped)
+        counters, tracked, pending, pending_bytes = pipeline.queue.snapshot()
+        sender = pipeline.sender
         return Stats(
             tracked=tracked,
             acknowledged=counters.acknowledged,
@@ -240,14 +230,14 @@ class Client:
             buried=counters.buried,
             pending=pending,
             pending_bytes=pending_bytes,
-            oldest_seconds=None if self._closed else self._oldest_seconds(),
-            buffered=len(self._buffer),
-            buffer_dropped=self._buffer.dropped,
+            oldest_seconds=None if self._closed else _oldest_seconds(pipeline.queue),
+            buffered=len(pipeline.buffer),
+            buffer_dropped=pipeline.buffer.dropped,
             retries=sender.retries,
             last_success_ms=sender.last_success_ms,
             last_error=None if sender.last_error is None else str(sender.last_error),
             state=sender.state,
-            queue_path=str(self._queue.path),
+            queue_path=str(pipeline.queue.path),
         )
 
     @property
@@ -258,9 +248,8 @@ class Client:
         """
         if not self._enabled:
             return DeadLetters(None)
-        if self._closed:
-            raise self._closed_error()
-        return DeadLetters(self._queue, self._sender.wake)
+        pipeline = self._opened()
+        return DeadLetters(pipeline.queue, pipeline.sender.wake)
 
     def health(self, timeout: float | None = None) -> Health:
         """Asks the server whether it is well, within `timeout` seconds (default: the option).
@@ -269,11 +258,10 @@ class Client:
         """
         if not self._enabled:
             return Health(ok=True)
-        if self._closed:
-            raise self._closed_error()
+        sender = self._opened().sender
         started = time.monotonic()
         try:
-            response = self._sender.probe(
+            response = sender.probe(
                 Request(path=self._wire.health_path, method="GET", body=b""),
                 self.config.timeout if timeout is None else timeout,
             )
@@ -294,7 +282,10 @@ class Client:
     def __repr__(self) -> str:
         if not self._enabled:
             return "<Client disabled>"
-        state = "closed" if self._closed else self._sender.state
+        pipeline = self._pipeline
+        state = (
+            "closed" if self._closed else "forked" if pipeline is None else pipeline.sender.state
+        )
         return f"<Client app_id={self.config.app_id!r} endpoint={self.config.endpoint!r} {state}>"
 
     # ------------------------------------------------------------------ inside
@@ -315,58 +306,83 @@ class Client:
             payloads.append(payload)
         return keys, payloads
 
-    def _written_after_all(self, payloads: list[bytes], error: QueueError) -> bool:
+    def _opened(self) -> Pipeline:
+        """The pipeline of this process. Raises `ClientClosed`, and `QueueError` in a child."""
+        pipeline = self._pipeline
+        if pipeline is None:
+            with self._opening:
+                pipeline = self._pipeline or self._open_locked()
+        return pipeline
+
+    def _open_locked(self) -> Pipeline:
+        if self._closed:
+            raise self._closed_error()
+        pipeline = Pipeline(self.config, self._wire, self._early, forked=self._forked)
+        # For a client that is forgotten instead of closed. Holds the pipeline, never the client.
+        self._finalizer = weakref.finalize(self, pipeline.give_up)
+        self._finalizer.atexit = False  # at exit the queue stays open for later atexit hooks
+        at_process_end(_exit_hook(weakref.ref(self)))
+        self._pipeline = pipeline
+        return pipeline
+
+    def _reopened(self, payloads: list[bytes]) -> Pipeline | None:
+        """For the first events after a fork: a queue of this process's own.
+
+        None if there is none to be had; the events are kept in memory then. Raises `ClientClosed`.
+        """
+        with self._opening:
+            if self._closed:
+                raise self._closed_error()
+            if self._pipeline is None and time.monotonic() < self._retry_at:
+                self._early.keep(payloads)
+                return None
+            try:
+                return self._opened()
+            except QueueError as error:
+                if self.config.strict:
+                    raise
+                self._early.keep(payloads)
+                self._retry_at = time.monotonic() + REOPEN_SECONDS
+                self._logger.error("causality: this forked process has no queue: %s", error)
+                return None
+
+    def begin_anew_after_fork(self) -> None:
+        """For `os.register_at_fork`, in the child: everything open belongs to the parent."""
+        if self._pipeline is not None:
+            leak(self._pipeline)  # with its sockets
+            self._finalizer.detach()
+            self._pipeline = None
+        self._forked = True
+        self._opening = threading.RLock()  # another thread of the parent may hold the old one
+        self._early = Buffer()
+        self._retry_at = -math.inf
+
+    def _written_after_all(
+        self, pipeline: Pipeline, payloads: list[bytes], error: QueueError
+    ) -> bool:
         """Tries once more, then keeps the events in memory; True if they are committed."""
+        if self._closed:  # meanwhile, by another thread
+            raise self._closed_error() from error
         if self.config.strict:
             raise error
         # What the first of several transactions took must not be written twice.
-        written = self._buffer.write(payloads[error.written :])
-        self._queue.log_trouble = error  # the sender reports it: hooks never run in track()
-        self._sender.wake()
+        written = pipeline.buffer.write(payloads[error.written :])
+        if not isinstance(error, Reentered):  # that one is no trouble of the disk
+            pipeline.queue.log_trouble = error  # the sender reports it: no hook runs in track()
+        pipeline.sender.wake()
         return written
-
-    def _flush(self, timeout: float | None, retries: int) -> FlushReport:
-        if self._buffer:
-            self._buffer.write()
-        flush = self._sender.flush(timeout=timeout, retries=retries)
-        return FlushReport(
-            delivered=flush.delivered,
-            rejected=flush.rejected,
-            buried=flush.buried,
-            remaining=self._queue.pending,
-            error=flush.error,
-        )
-
-    def _shut_down(self, timeout: float) -> None:
-        """One last attempt, then the end of the sender, within `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        if self._buffer and not self._buffer.write():
-            self._logger.error(
-                "causality: %d events are lost: the disk took them neither before nor at the end",
-                self._buffer.give_up(),
-            )
-        if self._queue.pending:
-            self._flush(timeout, retries=0)
-        self._sender.stop()
-        if self._sender.wait_until_ended(max(0.0, deadline - time.monotonic())):
-            self._sender.shrink(deadline - time.monotonic())
-
-    def _oldest_seconds(self) -> float | None:
-        try:
-            oldest = self._queue.read("SELECT payload FROM queue ORDER BY id LIMIT 1")
-            tracked_ms = int(orjson.loads(oldest[0][0])["timestamp_ms"])
-        except (LookupError, TypeError, ValueError, QueueError):  # empty, or damaged
-            return None
-        return max(0.0, time.time() - tracked_ms / 1000)
 
     def _closed_error(self) -> ClientClosed:
         return ClientClosed("this client was closed; make a new Client, or close it later")
 
 
-def _abandon(sender: Sender, queue: Queue, lease: Lease | None) -> None:
-    """For a client that was garbage collected: nothing waits, what was not sent is on disk."""
-    sender.stop()
-    sender.when_ended(lambda: release(queue, lease))
+def _oldest_seconds(queue: Queue) -> float | None:
+    try:
+        oldest = queue.read("SELECT payload FROM queue ORDER BY id LIMIT 1")
+        tracked_ms = int(orjson.loads(oldest[0][0])["timestamp_ms"])
+    except (LookupError, TypeError, ValueError, QueueError):  # empty, or damaged
+        return None
+    return max(0.0, time.time() - tracked_ms / 1000)
 
 
 def _exit_hook(reference: weakref.ref[Client]) -> Any:
@@ -374,8 +390,8 @@ def _exit_hook(reference: weakref.ref[Client]) -> Any:
 
     def at_exit() -> None:
         client = reference()
-        if client is not None and not client._closed:
+        if client is not None and client._pipeline is not None:
             # The queue stays open: a track() from a later atexit hook still commits.
-            client._shut_down(client.config.close_timeout)
+            client._pipeline.shut_down(client.config.close_timeout)
 
     return at_exit

@@ -42,7 +42,7 @@ class Flushes:
     """The flushes under way. `add` and `discard` from any thread, the rest by the step."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may flush in the middle of a flush
         self._waiting: tuple[Flush, ...] = ()  # replaced, never changed; guarded by _lock
         self._added = False  # since the step last asked
 

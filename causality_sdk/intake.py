@@ -59,6 +59,7 @@ class Intake(QueueFile):
 
         Raises `QueueFull` at the cap under reject; otherwise the oldest make room, counted.
         """
+        self._check_reentry()
         size = len(payload)
         crc = crc32(payload)
         cost = wal.insert_cost(size)
@@ -112,6 +113,7 @@ class Intake(QueueFile):
         is at its cap); what is beyond follows in further ones, and a failure there is
         a `QueueError` with `written`. Raises `QueueFull` under reject before anything is written.
         """
+        self._check_reentry()
         written, last_id = 0, self._last_id
         size = sum(map(len, payloads))
         refuse = self._reject  # once, for all: other threads may fill the queue between two parts

@@ -51,9 +51,19 @@ def open_queue(config: Config, wire: Wire, hooks: Hooks) -> tuple[Queue, Lease |
     return queue, claimed.lease
 
 
-def http_transport(config: Config, wire: Wire) -> Transport:
-    """The transport that is built in, with the options and the key of this client."""
+def http_transport(config: Config, wire: Wire, *, forked: bool = False) -> Transport:
+    """The transport that is built in, with the options and the key of this client.
+
+    `forked`: this process inherited the client, and an injected session with its connections.
+    """
     from causality_sdk.transport.http import HttpTransport  # loads requests: 80 ms
+
+    if forked and config.session is not None:
+        # A connection that parent and child both write to would mix up their requests. This is
+        # what unpickling an adapter does: a pool of its own, with the same settings.
+        for adapter in config.session.adapters.values():
+            if hasattr(adapter, "__getstate__") and hasattr(adapter, "__setstate__"):
+                adapter.__setstate__(adapter.__getstate__())
 
     return HttpTransport(
         config.endpoint,

@@ -13,18 +13,24 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from zlib import crc32
 
 from causality_sdk import counters, schema, wal
 from causality_sdk.counters import Counters
 from causality_sdk.errors import QueueError, QueueFull
+from causality_sdk.forking import OPENING, Inherited, leak, note_inherited, register_queue
 
 Row: TypeAlias = tuple[int, bytes]
 """Id and payload."""
+
+
+class Reentered(QueueError):
+    """A signal handler, or a destructor, wanted to write while its own thread was writing."""
+
 
 INSERT = "INSERT INTO queue (id, total, crc, payload) VALUES (?, ?, ?, ?)"
 
@@ -45,14 +51,21 @@ class QueueFile:
         busy_seconds: float,
     ) -> None:
         self.path = path
-        self._lock = threading.Lock()
+        # All of them re-entrant: a signal handler may track an event in the middle of anything.
+        self._lock = threading.RLock()
         self._guard = _Guard(self)
         self.log_trouble: QueueError | None = None  # set by append, reported by the sender
         # A slice of a peek holds it, and the checkpoint that must not meet a reader. A database in
         # memory has one connection only: there peeking takes the lock itself.
         memory = path == schema.MEMORY
-        self._reading: AbstractContextManager[object] = self._lock if memory else threading.Lock()
+        self._reading = self._lock if memory else threading.RLock()
         self.wal = wal.Wal(path, self._lock, nullcontext() if memory else self._reading, clock)
+        with OPENING:
+            self._open(power_safe=power_safe, busy_seconds=busy_seconds)
+            register_queue(self)
+
+    def _open(self, *, power_safe: bool, busy_seconds: float) -> None:
+        path = self.path
         try:
             self._writer = schema.connect(
                 path, synchronous="FULL" if power_safe else "NORMAL", busy_seconds=busy_seconds
@@ -61,7 +74,7 @@ class QueueFile:
             raise self._trouble("opened", error) from error
         self._reader = self._writer
         try:
-            if memory:
+            if path == schema.MEMORY:
                 schema.prepare_connection(self._writer, path, schema.Destination("", "", ""))
             else:
                 self._reader = schema.connect(path, busy_seconds=busy_seconds)
@@ -137,6 +150,7 @@ class QueueFile:
 
         For what neither appends nor settles: dead letters, and purges. Gives what `work` gives.
         """
+        self._check_reentry()
         with self._lock, self._guard:
             change = Change(self._writer, self._counters.copy(), self._last_id, self._last_total)
             with self._transaction_locked(self._writer):
@@ -211,6 +225,40 @@ class QueueFile:
                 with self._reading:
                     self._reader.close()
         self.wal.close()
+
+    # ---------------------------------------------------------------- fork
+
+    def hold_for_fork(self) -> None:
+        """Takes every lock under which SQLite is called, in the order that everybody keeps."""
+        self.wal.hold()
+        self._lock.acquire()
+        self._reading.acquire()
+
+    def let_go_after_fork(self) -> None:
+        """In the parent: goes on."""
+        self._reading.release()
+        self._lock.release()
+        self.wal.let_go()
+
+    def leave_to_parent(self) -> None:
+        """In the child: the file, its lock and its connections are the parent's alone."""
+        note_inherited(self.path)
+        for connection in {self._writer, self._reader}:
+            leak(connection)
+        self._writer = self._reader = cast("sqlite3.Connection", Inherited())
+        self.wal.leave_to_parent()
+        self.let_go_after_fork()
+
+    def _check_reentry(self) -> None:
+        """Raises `Reentered` where the lock would let a second write into the middle of the first.
+
+        Python runs a signal handler on the main thread between any two of its instructions.
+        """
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition does
+            raise Reentered(
+                f"queue {self.path} is being written by this very thread, which a signal handler"
+                " or a destructor interrupted; track there later, or set a flag instead"
+            )
 
     def _transaction_locked(self, connection: sqlite3.Connection) -> _Transaction:
         return _Transaction(connection, self._trouble)

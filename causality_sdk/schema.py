@@ -16,9 +16,10 @@ import uuid
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causality_sdk.errors import QueueError
+from causality_sdk.forking import OPENING
 
 if TYPE_CHECKING:
     from sqlite_utils import Migrations
@@ -49,8 +50,13 @@ class Connection(sqlite3.Connection):
     warn about that with text on stderr, in programs that turn warnings on.
     """
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._pid = os.getpid()
+
     def __del__(self) -> None:
-        self.close()
+        if self._pid == os.getpid():  # a forked child must not close what its parent uses
+            self.close()
 
 
 def connect(
@@ -97,6 +103,13 @@ def prepare(
     `load` gives the migrations, if not those of this release.
     """
     _check_place(path)
+    with OPENING:
+        return _prepare(path, destination, load)
+
+
+def _prepare(
+    path: Path, destination: Destination, load: Callable[[], Migrations] | None
+) -> Destination:
     try:
         _check_header(path)
         with suppress(FileExistsError):  # SQLite would make it readable for everybody first

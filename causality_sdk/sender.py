@@ -26,6 +26,7 @@ from causality_sdk.pacer import FOREVER, Pacer
 from causality_sdk.queue import Queue
 from causality_sdk.rate import Rate
 from causality_sdk.stats import Delivered, SenderState
+from causality_sdk.wakeup import Wakeup
 from causality_sdk.wire.base import Request, Response
 
 SMALL_QUEUE = 1000  # events; a longer backlog will need its free pages soon
@@ -53,7 +54,7 @@ class Sender:
         logger: logging.Logger,
         buffer: Buffer | None = None,
         clock: Callable[[], float] = time.monotonic,
-        wake: threading.Event | None = None,
+        wake: Wakeup | None = None,
     ) -> None:
         self._queue = queue
         self._courier = courier
@@ -71,14 +72,13 @@ class Sender:
         self._disk_logged = False  # one line for a failing disk, until it works again
         self.flushes = Flushes()  # any thread adds, the sender completes
         self.wake_at = 1  # written by the sender: the id whose commit must wake it
-        self._wake = (
-            wake or threading.Event()
-        )  # set by any thread, cleared by whoever runs the steps
+        # set by any thread, cleared by whoever runs the steps
+        self._wake = Wakeup() if wake is None else wake
         self._stopping = False  # set once, by stop()
         self._thread: threading.Thread | None = None  # set once, by start()
         self._stepping: int | None = None  # ident of the thread inside a step: hooks run there
         self._ended = threading.Event()  # set by _end(), as its last act
-        self._end_lock = threading.Lock()  # guards the next two
+        self._end_lock = threading.RLock()  # guards the next two; a signal handler may close
         self._over = False  # no step runs any more
         self._on_ended: Callable[[], None] | None = None
         self._state: SenderState = "idle"
@@ -108,7 +108,12 @@ class Sender:
         deadline = None if timeout is None else self._clock() + timeout
         flush = Flush(target=self._queue.last_id, retries=retries, deadline=deadline)
         if self._stepping == threading.get_ident():
-            flush.complete(RuntimeError("flush() in a hook would wait for itself; call it outside"))
+            flush.complete(
+                RuntimeError(
+                    "flush() in a hook, or in a signal handler that interrupted a flush, would"
+                    " wait for itself; call it outside"
+                )
+            )
             return flush
         self.flushes.add(flush)
         self._wake.set()
@@ -173,6 +178,11 @@ class Sender:
             return self._courier.probe(request, max(left, SHORTEST_ATTEMPT))
         finally:
             self._turn.release()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step runs any more, and none will."""
+        return self._over
 
     @property
     def state(self) -> SenderState:
@@ -271,7 +281,7 @@ class Sender:
         due = self._pacer.due_at(last_id, self._queue.pending, self.flushes.target)
         if due is not None:
             due = max(due, self._rate.ready_at())
-        if self._courier.unsettled or self._buffer:
+        if self._courier.unsettled or self._buffer.waiting:
             due = self._pacer.retry_at  # the disk is tried again, whatever else there is to do
         if self._pacer.failures == 0 and (due is None or due > now):
             self._state = "idle"
@@ -288,7 +298,7 @@ class Sender:
         trouble, self._queue.log_trouble = self._queue.log_trouble, None
         if trouble is not None:
             raise trouble
-        if self._buffer and self._clock() >= self._pacer.retry_at:
+        if self._buffer.waiting and self._clock() >= self._pacer.retry_at:
             if not self._buffer.write():
                 self._pacer.disk_failed(self._clock())
             elif not self._courier.unsettled:

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from causality_sdk import schema
+from causality_sdk.forking import leak
 
 PAGE = 4096  # bytes; schema.py makes every file with it
 FRAME = PAGE + 24  # bytes of one page in the log
@@ -76,7 +77,7 @@ class Wal:
     def __init__(
         self,
         path: Path,
-        write_lock: threading.Lock,
+        write_lock: AbstractContextManager[object],
         reading: AbstractContextManager[object],
         clock: Callable[[], float],
     ) -> None:
@@ -84,7 +85,7 @@ class Wal:
         self._write_lock = write_lock
         self._reading = reading
         self._clock = clock
-        self._mutex = threading.Lock()  # held for a whole checkpoint
+        self._mutex = threading.RLock()  # held for a whole checkpoint
         self._connection: sqlite3.Connection | None = None  # guarded by _mutex
         self._closed = False  # guarded by _mutex
         self.written = 0  # bytes since the log last started over, estimated
@@ -195,6 +196,21 @@ class Wal:
             self._connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})")
             self.wrote_locked(cost)
             return bool(free - VACUUM_STEP_PAGES > VACUUM_FREE_PAGES)
+
+    def hold(self) -> None:
+        """Waits for a checkpoint under way, and keeps the next from beginning. For a fork."""
+        self._mutex.acquire()
+
+    def let_go(self) -> None:
+        """The opposite of `hold`."""
+        self._mutex.release()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: never touches the file again. With `hold`."""
+        if self._connection is not None:
+            leak(self._connection)
+        self._connection = None
+        self._closed = True
 
     def close(self) -> None:
         """Closes the checkpointing connection. May be called twice."""

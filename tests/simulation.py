@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from causality_sdk.schema import Destination
 from causality_sdk.sender import Limits, Sender
 from causality_sdk.testing import RecordingTransport
 from causality_sdk.transport.base import Transport
+from causality_sdk.wakeup import Wakeup
 from causality_sdk.wire.causality import CausalityWire
 
 HERE = Destination("http://127.0.0.1", "causality", "key")
@@ -40,7 +40,7 @@ def open_queue(path: Path, clock: Clock, **options: Any) -> Queue:
     return Queue(path, clock=clock, **limits)
 
 
-class Wake(threading.Event):
+class Wake(Wakeup):
     """A wait on it lets the clock run instead."""
 
     def __init__(self, clock: Clock) -> None:
@@ -51,7 +51,9 @@ class Wake(threading.Event):
         if not self.is_set():
             assert timeout is not None, "nothing would ever end this wait"
             self._clock.now += timeout
-        return self.is_set()
+        was_set = self.is_set()
+        self.clear()
+        return was_set
 
 
 class Simulation:

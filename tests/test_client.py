@@ -363,7 +363,8 @@ def test_close_leaves_a_stuck_attempt_behind_and_the_file_stays_owned_until_it_e
     with make(collector.endpoint, queue_path, start=False) as second:
         assert second.stats().queue_path.endswith("queue.1.db")
     collector.resume()
-    assert client._sender.wait_until_ended(10)
+    assert client._ended is not None
+    assert client._ended.sender.wait_until_ended(10)
     with make(collector.endpoint, queue_path, start=False) as third:
         assert third.stats().queue_path == str(queue_path)
         assert third.stats().pending == 0  # the answer was still heard
@@ -392,7 +393,8 @@ def test_a_forgotten_client_lets_go_of_its_file_and_thread(
     collector.down()
     client = make(collector.endpoint, queue_path)
     client.track("tick")
-    sender = client._sender
+    assert client._pipeline is not None
+    sender = client._pipeline.sender
     del client
     gc.collect()
     assert sender.wait_until_ended(10)

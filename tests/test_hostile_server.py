@@ -242,7 +242,8 @@ def test_nothing_is_lost_to_a_server_that(kind: str, tmp_path: Path) -> None:
             assert stats.last_error is not None
             assert stats.state in ("offline", "blocked", "sending")
         in_time(lambda: client.close(timeout=0.2), 0.2)
-        assert client._sender.wait_until_ended(PATIENCE)
+        assert client._ended is not None
+        assert client._ended.sender.wait_until_ended(PATIENCE)
         # The next process finds what is left, in front of a server that is no better yet.
         client = make(server.endpoint, tmp_path)
         keys += track(client, 5)

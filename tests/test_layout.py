@@ -23,11 +23,11 @@ PACKAGE = ROOT / "causality_sdk"
 CORE = {"errors", "config", "context", "event", "stats"}
 WAY = {"backoff", "batch", "buffer", "delivery", "flushing", "hooks", "ownership", "pacer", "queue"}
 WAY |= {"bisection", "claim", "courier", "dead_letters", "rate", "scout", "suspects"}
-WAY |= {"intake", "opening", "queue_file", "runs", "sender"}
+WAY |= {"forking", "intake", "opening", "queue_file", "runs", "sender", "wakeup"}
 DESTINATION = {"wire", "wire.*", "transport", "transport.*"}
 REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
-ALL = ABOVE_CLIENT | {"schema", "client", "aio", "events", "packtrack"}
+ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "packtrack"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": {"client", "config", "dead_letters", "event", "errors", "stats"},
     "__main__": {"cli"},
@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "claim": {"errors", "ownership", "schema"},
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL | {"cli", "cli.*", "testing", "testing.*"},
-    "client": ABOVE_CLIENT | {"schema"},
+    "client": ABOVE_CLIENT | {"pipeline"},
     "config": {"errors", "option_checks"},
     "context": set(),
     "counters": set(),
@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "event": {"errors", "context", "plain"},
     "events": {"event", "client", "wire", "wire.*", "transport", "transport.*", "errors"},
     "flushing": {"errors", "stats"},
+    "forking": set(),
     "hooks": {"stats"},
     "intake": {"counters", "errors", "queue_file", "runs", "schema", "wal"},
     "opening": {"claim", "config", "errors", "hooks", "ownership", "queue", "schema"} | DESTINATION,
@@ -58,12 +59,13 @@ ALLOWED: dict[str, set[str]] = {
     "ownership": {"errors"},
     "pacer": {"backoff", "errors"},
     "packtrack": {"event", "client", "wire", "wire.*", "transport", "transport.*", "errors"},
+    "pipeline": (CORE | WAY) - {"event"} | DESTINATION,
     "plain": {"errors"},
     "queue": {"counters", "intake", "queue_file", "runs", "wal"},
-    "queue_file": {"counters", "errors", "schema", "wal"},
+    "queue_file": {"counters", "errors", "forking", "schema", "wal"},
     "rate": set(),
     "runs": set(),
-    "schema": {"errors", "_migrations.*"},
+    "schema": {"errors", "forking", "_migrations.*"},
     "scout": {"queue", "suspects"},
     "sender": {"errors", "stats"} | (WAY - {"sender"}) | DESTINATION,
     "stats": {"errors"},
@@ -73,7 +75,8 @@ ALLOWED: dict[str, set[str]] = {
     "transport": {"errors", "wire.base", "transport.*"},
     "transport.*": {"errors", "wire.base", "transport.*"},
     "transport.base": {"wire.base"},
-    "wal": {"errors", "schema"},
+    "wakeup": set(),
+    "wal": {"errors", "forking", "schema"},
     "wire": {"errors", "wire.*"},
     "wire.*": {"errors", "wire.base"},
     "wire.base": set(),

@@ -1,0 +1,99 @@
+"""All that one client works with in one process: its queue file, its buffer, its sender.
+
+Neighbours: the client opens one, and a second one in each forked child; `opening` finds the file.
+Invariant: whatever way it ends, its file is given up only when no step of the sender runs any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+
+from causality_sdk.batch import BatchLimit
+from causality_sdk.buffer import Buffer
+from causality_sdk.config import Config
+from causality_sdk.courier import Courier
+from causality_sdk.hooks import Hooks
+from causality_sdk.opening import http_transport, open_queue, release
+from causality_sdk.pacer import Pace, Pacer
+from causality_sdk.sender import Limits, Sender
+from causality_sdk.wire.base import Wire
+
+
+class Pipeline:
+    """Opened for the options of `config`. Keeps no reference to the client.
+
+    `buffer` may hold events already; they are the first to be written. `forked`: this process was
+    forked with the client in it. Raises `QueueError`.
+    """
+
+    def __init__(self, config: Config, wire: Wire, buffer: Buffer, *, forked: bool = False) -> None:
+        hooks = Hooks(
+            logger=config.logger,
+            on_delivered=config.on_delivered,
+            on_dropped=config.on_dropped,
+            on_error=config.on_error,
+        )
+        self._logger: logging.Logger = config.logger
+        self.queue, self.lease = open_queue(config, wire, hooks)
+        self.buffer = buffer
+        buffer.attach(self.queue.append_many)
+        self.sender = Sender(
+            self.queue,
+            Courier(
+                self.queue,
+                wire,
+                lambda: config.transport or http_transport(config, wire, forked=forked),
+                BatchLimit(config.batch_size, config.max_batch_events, config.max_batch_bytes),
+            ),
+            limits=Limits(config.max_batch_events, config.timeout),
+            pacer=Pacer(
+                Pace(
+                    batch_size=config.batch_size,
+                    flush_interval=config.flush_interval,
+                    backoff_initial=config.backoff_initial,
+                    backoff_max=config.backoff_max,
+                    jitter=config.jitter,
+                ),
+                backlog=self.queue.last_id,
+            ),
+            hooks=hooks,
+            logger=config.logger,
+            buffer=buffer,
+        )
+        if config.start:
+            self.sender.start()
+
+    def shut_down(self, timeout: float) -> None:
+        """One last attempt, then the end of the sender, within `timeout` seconds. Idempotent."""
+        deadline = time.monotonic() + timeout
+        if self.buffer.waiting and not self.buffer.write():
+            self._logger.error(
+                "causality: %d events are lost: the disk took them neither before nor at the end",
+                self.buffer.give_up(),
+            )
+        if self.queue.pending and not self.sender.is_over:
+            self.sender.flush(timeout=timeout, retries=0)
+        self.sender.stop()
+        if self.sender.wait_until_ended(max(0.0, deadline - time.monotonic())):
+            self.sender.shrink(deadline - time.monotonic())
+
+    def give_up(self) -> None:
+        """Ends the sender and closes the file; waits for nothing. May be called twice."""
+        self.sender.stop()
+        # On this thread if the sender is done, else on its own once the attempt under way is over:
+        # until then the file must stay ours.
+        self.sender.when_ended(lambda: release(self.queue, self.lease))
+
+
+def at_process_end(callback: Callable[[], None]) -> None:
+    """Also where atexit is skipped: in the children of multiprocessing. Once per process."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    if multiprocessing is None or multiprocessing.parent_process() is None:
+        return
+    from multiprocessing.util import Finalize
+
+    # Before the queues and managers of multiprocessing itself (priority 10 and less) are closed.
+    Finalize(None, callback, exitpriority=100)
