@@ -107,3 +107,19 @@ def m001_queue(db: Database) -> None:
             )
             """  # noqa: S608 - the names are those of the line above
         )
+
+
+@migrations()
+def m002_adopted(db: Database) -> None:
+    """Files of dead processes whose counters were added to this one's and that may still lie there.
+
+    The row goes when the file is gone. It is what keeps the counters from being added twice.
+    """
+    db.execute(
+        """
+        CREATE TABLE adopted (
+            file_uuid TEXT PRIMARY KEY,
+            adopted_ms INTEGER NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
