@@ -116,6 +116,7 @@ class Adoption:
             if self._orphan is None:
                 self._orphan = self._take()
                 if self._orphan is None:
+                    inheritance.tidy(self._own, self._base)
                     self.due_at = self._clock() + LOOK_SECONDS * (1 - 0.1 * self._rng.random())
                     return Progress()
             return self._work(self._orphan)
@@ -164,7 +165,16 @@ class Adoption:
         except BaseException:
             lease.release()
             raise
-        is_carried = inheritance.is_carried(queue, self._own, self._base)
+        try:
+            if inheritance.is_somebody_elses(queue, self._own):
+                queue.close()
+                lease.release()
+                return None
+            is_carried = inheritance.is_carried(queue, self._own)
+        except BaseException:
+            queue.close()
+            lease.release()
+            raise
         return Orphan(lease, queue, self._open_drain(queue), is_carried)
 
     # ------------------------------------------------------------------ draining

@@ -142,6 +142,16 @@ def _prepare(
         ) from error
 
 
+def heir(path: Path) -> str | None:
+    """The uuid of the file that takes over this one's counters, if any: it only has to go then.
+
+    The caller owns the file, which was prepared. Raises `sqlite3.Error`.
+    """
+    with OPENING, closing(connect(path)) as connection:
+        found: str | None = connection.execute("SELECT heir FROM state").fetchone()[0]
+    return found
+
+
 def prepare_connection(
     connection: sqlite3.Connection,
     path: Path,

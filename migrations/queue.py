@@ -111,10 +111,12 @@ def m001_queue(db: Database) -> None:
 
 @migrations()
 def m002_adopted(db: Database) -> None:
-    """Files of dead processes whose counters were added to this one's and that may still lie there.
+    """What keeps the counters of a dead process's file from being added to two others, or twice.
 
-    The row goes when the file is gone. It is what keeps the counters from being added twice.
+    `heir` is the uuid of the file that takes them over, and `adopted` lists the uuids of the files
+    that this one took over.
     """
+    db.execute("ALTER TABLE state ADD COLUMN heir TEXT")
     db.execute(
         """
         CREATE TABLE adopted (

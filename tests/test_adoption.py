@@ -14,6 +14,7 @@ from simulation import HERE, Simulation
 
 from causality_sdk import inheritance, ownership, schema
 from causality_sdk.adoption import LOOK_SECONDS, PUT_OFF_SECONDS, REST_EVENTS, Adoption
+from causality_sdk.claim import claim
 from causality_sdk.dead_letters import DeadLetters, bury
 from causality_sdk.errors import QueueError, TransportError
 from causality_sdk.queue import Queue
@@ -260,49 +261,67 @@ def test_many_refused_events_stay_in_their_file_and_hold_up_no_other(base: Path)
 class TestACrashInTheMiddle:
     """Whatever instant it comes at, the counters are counted once."""
 
-    def carried_but_there(self, base: Path) -> Path:
-        """The crash comes after the counters were carried and before the file is removed."""
+    @pytest.fixture(params=["appointed", "carried"])
+    def carried(self, request: pytest.FixtureRequest) -> bool:
+        return bool(request.param == "carried")
+
+    def crash(self, base: Path, carried: bool) -> Path:
+        """It comes after the heir was appointed, or after all was carried; the file is there."""
         orphan = base.with_name("queue.1.db")
         leave(orphan, [event(1), event(2)])
         with simulate(base) as simulation:
             queue = Queue(orphan, max_events=10, max_bytes=10**6)
             queue.settle(queue.peek(0, max_events=10, max_bytes=10**6))
-            inheritance.carry(queue, simulation.queue)
+            if carried:
+                inheritance.carry(queue, simulation.queue)
+            else:
+                inheritance._appoint(queue, inheritance._uuid(simulation.queue))
             queue.close()
-            assert simulation.queue.snapshot()[1] == 2
+            assert simulation.queue.snapshot()[1] == (2 if carried else 0)
         return orphan
 
-    def test_the_same_file_adopts_again(self, base: Path) -> None:
-        self.carried_but_there(base)
+    def test_the_heir_finishes(self, base: Path, carried: bool) -> None:
+        self.crash(base, carried)
         with simulate(base) as simulation:
             simulation.run(1)
             assert simulation.queue.snapshot()[1] == 2
-            assert simulation.queue.read("SELECT * FROM adopted") == []
-        assert files(base) == ["queue.db"]
+            assert files(base) == ["queue.db"]
+            simulation.run(LOOK_SECONDS)
+            assert simulation.queue.read("SELECT * FROM adopted") == [], "notes stay for ever"
 
-    def test_another_file_adopts_it_while_the_note_lies_beside(self, base: Path) -> None:
-        self.carried_but_there(base)
+    def test_nobody_else_does_while_the_heir_lives(self, base: Path, carried: bool) -> None:
+        self.crash(base, carried)
         owner = ownership.acquire(base)
         assert owner is not None
-        with simulate(base.with_name("queue.2.db")) as simulation:
+        other = base.with_name("queue.2.db")
+        with simulate(other) as simulation:
             assert simulation.sender.adoption is not None
             simulation.sender.adoption._base = base
-            simulation.run(1)
+            simulation.run(PUT_OFF_SECONDS * 2)
             assert simulation.queue.snapshot()[1] == 0
-            assert files(base) == ["queue.db", "queue.2.db"]
+        assert files(base) == ["queue.db", "queue.1.db", "queue.2.db"]
         owner.release()
 
-    def test_another_file_adopts_the_one_with_the_note_first(self, base: Path) -> None:
-        orphan = self.carried_but_there(base)
-        last = base.with_name("queue.0.db")  # not one of the siblings: nobody looks for it
+    def test_whoever_takes_over_the_heir_does(self, base: Path, carried: bool) -> None:
+        orphan = self.crash(base, carried)
+        last = base.with_name("last.db")
         with simulate(last) as simulation:
             assert simulation.sender.adoption is not None
             simulation.sender.adoption._base = base
-            simulation.run(1)
+            simulation.run(LOOK_SECONDS * 2)
             assert simulation.queue.snapshot()[1] == 2
             assert residual(simulation.queue) == 0
         assert not base.exists()
         assert not orphan.exists()
+
+    def test_a_process_that_starts_does_not_track_into_it(self, base: Path, carried: bool) -> None:
+        self.crash(base, carried)
+        owner = ownership.acquire(base)
+        assert owner is not None
+        claimed = claim(base, HERE)
+        assert claimed.lease.path.name == "queue.2.db"
+        claimed.lease.release()
+        owner.release()
 
 
 def test_a_file_that_a_person_reads_is_removed_when_he_has_finished(base: Path) -> None:

@@ -66,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "forking": set(),
     "group_commit": {"errors"},
     "hooks": {"stats"},
-    "inheritance": {"dead_letters", "errors", "forking", "ownership", "queue", "wal"},
+    "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
     "intake": {"counters", "group_commit", "errors", "queue_file", "runs", "schema", "wal"},
     "opening": {"claim", "config", "errors", "hooks", "ownership", "queue", "schema"} | DESTINATION,
     "option_checks": {"errors"},
