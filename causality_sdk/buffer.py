@@ -38,6 +38,11 @@ class Buffer:
     def __len__(self) -> int:
         return len(self._payloads)
 
+    @property
+    def is_entered_here(self) -> bool:
+        """Whether this very thread is writing: a signal handler or a destructor interrupted it."""
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined]
+
     def attach(self, append_many: Callable[[Sequence[bytes]], object]) -> None:
         """From now on events are written with `append_many`."""
         self._append_many = append_many

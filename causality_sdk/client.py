@@ -197,7 +197,9 @@ class Client:
         """Sends what it can, ends the sender, closes the file. Idempotent; any thread.
 
         Returns within `timeout` seconds (default: `close_timeout`). What was not delivered stays
-        on disk and is sent by the next client of this app.
+        on disk and is sent by the next client of this app. In a signal handler that interrupted
+        the client in the middle of a write it returns at once, and the exit of the interpreter
+        does the rest.
         """
         if not self._enabled:
             return
@@ -207,6 +209,8 @@ class Client:
             self._closed = True
             pipeline, self._pipeline = self._pipeline, None
             self._ended = pipeline
+        if pipeline is not None and pipeline.is_entered_here:
+            return  # the exit hook finds it in _ended
         atexit.unregister(self._at_exit)
         if pipeline is None:  # a forked child that never tracked
             return
@@ -390,8 +394,13 @@ def _exit_hook(reference: weakref.ref[Client]) -> Any:
 
     def at_exit() -> None:
         client = reference()
-        if client is not None and client._pipeline is not None:
+        if client is None:
+            return
+        if client._pipeline is not None:
             # The queue stays open: a track() from a later atexit hook still commits.
             client._pipeline.shut_down(client.config.close_timeout)
+        elif client._ended is not None:  # a close() that came in the middle of a write
+            client._ended.shut_down(client.config.close_timeout)
+            client._ended.give_up()
 
     return at_exit

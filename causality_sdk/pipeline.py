@@ -113,6 +113,11 @@ class Pipeline:
         if self.sender.wait_until_ended(max(0.0, deadline - time.monotonic())):
             self.sender.shrink(deadline - time.monotonic())
 
+    @property
+    def is_entered_here(self) -> bool:
+        """Whether this thread is in the middle of a write: a signal handler interrupted it."""
+        return self.queue.is_entered_here or self.buffer.is_entered_here
+
     def give_up(self) -> None:
         """Ends the sender and closes the file; waits for nothing. May be called twice."""
         self.sender.stop()

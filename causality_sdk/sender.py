@@ -114,10 +114,11 @@ class Sender:
         """
         deadline = None if timeout is None else self._clock() + timeout
         flush = Flush(target=self._queue.last_id, retries=retries, deadline=deadline)
-        if self._stepping == threading.get_ident():
+        stepping = self._stepping == threading.get_ident()
+        if stepping or self._queue.is_entered_here or self._buffer.is_entered_here:
             flush.complete(
                 RuntimeError(
-                    "flush() in a hook, or in a signal handler that interrupted a flush, would"
+                    "flush() in a hook, or in a signal handler that interrupted the client, would"
                     " wait for itself; call it outside"
                 )
             )

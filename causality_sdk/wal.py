@@ -212,6 +212,11 @@ class Wal:
             self.wrote_locked(cost)
             return bool(free - VACUUM_STEP_PAGES > VACUUM_FREE_PAGES)
 
+    @property
+    def is_entered_here(self) -> bool:
+        """Whether this very thread is in the middle of a checkpoint."""
+        return bool(self._mutex._is_owned())  # type: ignore[attr-defined]
+
     def hold(self) -> None:
         """Waits for a checkpoint under way, and keeps the next from beginning. For a fork."""
         self._mutex.acquire()

@@ -40,7 +40,7 @@ REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
 ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "packtrack"}
 ALLOWED: dict[str, set[str]] = {
-    "__init__": {"client", "config", "dead_letters", "event", "errors", "stats"},
+    "__init__": {"client", "config", "dead_letters", "event", "errors", "sigterm", "stats"},
     "__main__": {"cli"},
     "_version": set(),
     "adoption": {"errors", "forking", "inheritance", "ownership", "queue", "schema"},
@@ -82,6 +82,7 @@ ALLOWED: dict[str, set[str]] = {
     "schema": {"errors", "forking", "_migrations.*"},
     "scout": {"queue", "suspects"},
     "sender": {"errors", "stats"} | (WAY - {"sender"}) | DESTINATION,
+    "sigterm": {"errors"},
     "stats": {"errors"},
     "suspects": set(),
     "testing": ALL | {"testing.*"},
@@ -122,6 +123,7 @@ PUBLIC = {
     "Stats",
     "TransportError",
     "__version__",
+    "exit_on_sigterm",
 }
 
 
