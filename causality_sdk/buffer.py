@@ -28,20 +28,22 @@ class Buffer:
         self._append_many = append_many or _no_queue
         # Held while writing, so that nothing overtakes. Re-entrant: a signal handler may track an
         # event while its thread is in here.
-        self._lock = threading.RLock()
-        self._writing = False  # guarded by _lock
+        self._turn = threading.RLock()
+        self._lock = threading.RLock()  # guards all below; never held while writing
         self._payloads: deque[bytes] = deque()
         self._bytes = 0
+        self._writing = False
+        self._late: deque[bytes] = deque()  # came while the others were being written
         self.waiting = False  # whether anything is in it; written under the lock, read anywhere
         self.dropped = 0  # events; written under the lock, read anywhere
 
     def __len__(self) -> int:
-        return len(self._payloads)
+        return len(self._payloads) + len(self._late)
 
     @property
     def is_entered_here(self) -> bool:
         """Whether this very thread is writing: a signal handler or a destructor interrupted it."""
-        return bool(self._lock._is_owned())  # type: ignore[attr-defined]
+        return bool(self._turn._is_owned())  # type: ignore[attr-defined]
 
     def attach(self, append_many: Callable[[Sequence[bytes]], object]) -> None:
         """From now on events are written with `append_many`."""
@@ -53,43 +55,63 @@ class Buffer:
         After a refusal `newer` is in the buffer too. Where the queue is full, nothing of `newer`
         is kept, and `QueueFull` is raised if there was any.
         """
-        with self._lock:
-            if self._writing:  # a signal handler interrupted this very thread
-                self._add_locked(newer)
-                return False
-            self._writing = True
+        if self.is_entered_here:
+            self.keep(newer)
+            return False
+        with self._turn:
+            with self._lock:
+                self._writing = True
+                older = list(self._payloads)
+            written = 0
             try:
-                return self._write_locked(newer)
+                self._append_many([*older, *newer])
+                written = len(older) + len(newer)
+            except QueueFull:
+                if newer:
+                    newer = ()
+                    raise
+                return False
+            except QueueError as error:
+                # Several transactions may be needed: what the first ones took must not go twice.
+                written = error.written
+                return False
+            except BaseException:
+                newer = ()  # whoever gets the error has them still
+                raise
             finally:
-                self._writing = False
+                self._wrote(len(older), newer, written)
+        return True
 
     def keep(self, payloads: Sequence[bytes]) -> None:
-        """Takes events without a try to write them."""
+        """Takes events without a try to write them, and without waiting for one under way."""
         with self._lock:
-            self._add_locked(payloads)
+            if self._writing:
+                self._late.extend(payloads)
+                while len(self._late) > MAX_EVENTS:
+                    self._late.popleft()
+                    self.dropped += 1
+                self.waiting = True
+            else:
+                self._add_locked(payloads)
 
-    def _write_locked(self, newer: Sequence[bytes]) -> bool:
-        older = list(self._payloads)
-        try:
-            self._append_many([*older, *newer])
-        except QueueFull:
-            if newer:
-                raise
-            return False
-        except QueueError as error:
-            # Several transactions may be needed: what the first ones took must not go twice.
-            self._drop_oldest_locked(min(error.written, len(older)))
-            self._add_locked(newer[max(0, error.written - len(older)) :])
-            return False
-        self._drop_oldest_locked(len(older))
-        return True
+    def _wrote(self, older: int, newer: Sequence[bytes], written: int) -> None:
+        """The first `written` of those that were here and of `newer` are in the queue."""
+        with self._lock:
+            self._writing = False
+            for _ in range(min(written, older)):
+                self._bytes -= len(self._payloads.popleft())
+            self._add_locked(newer[max(0, written - older) :])
+            late, self._late = list(self._late), deque()
+            self._add_locked(late)
 
     def give_up(self) -> int:
         """Counts what is left as dropped, at the end of the client, and gives its number."""
         with self._lock:
             left = len(self._payloads)
             self.dropped += left
-            self._drop_oldest_locked(left)
+            self._payloads.clear()
+            self._bytes = 0
+            self.waiting = False
             return left
 
     def _add_locked(self, payloads: Sequence[bytes]) -> None:
@@ -97,13 +119,8 @@ class Buffer:
             self._payloads.append(payload)
             self._bytes += len(payload)
             while len(self._payloads) > MAX_EVENTS or self._bytes > MAX_BYTES:
-                self._drop_oldest_locked(1)
+                self._bytes -= len(self._payloads.popleft())
                 self.dropped += 1
-        self.waiting = bool(self._payloads)
-
-    def _drop_oldest_locked(self, count: int) -> None:
-        for _ in range(count):
-            self._bytes -= len(self._payloads.popleft())
         self.waiting = bool(self._payloads)
 
 

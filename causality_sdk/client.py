@@ -134,7 +134,7 @@ class Client:
         if pipeline is None:
             return None
         if pipeline.buffer.waiting:
-            return key if pipeline.buffer.write([payload]) else None
+            return key if pipeline.write([payload]) else None
         try:
             row_id = pipeline.queue.append(payload)
         except QueueFull:
@@ -161,7 +161,7 @@ class Client:
         if pipeline is None:
             return None
         if pipeline.buffer.waiting:
-            return keys if pipeline.buffer.write(payloads) else None
+            return keys if pipeline.write(payloads) else None
         try:
             row_id = pipeline.queue.append_many(payloads)
         except QueueFull:
@@ -183,7 +183,7 @@ class Client:
             return FlushReport()
         pipeline = self._opened()
         if pipeline.buffer.waiting:
-            pipeline.buffer.write()
+            pipeline.write(())
         flush = pipeline.sender.flush(timeout=timeout, retries=self.config.max_retries)
         return FlushReport(
             delivered=flush.delivered,
@@ -370,7 +370,7 @@ class Client:
         if self.config.strict:
             raise error
         # What the first of several transactions took must not be written twice.
-        written = pipeline.buffer.write(payloads[error.written :])
+        written = pipeline.write(payloads[error.written :])
         if not isinstance(error, Reentered):  # that one is no trouble of the disk
             pipeline.queue.log_trouble = error  # the sender reports it: no hook runs in track()
         pipeline.sender.wake()

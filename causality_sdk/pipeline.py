@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from causality_sdk.adoption import Adoption
 from causality_sdk.batch import BatchLimit
@@ -112,6 +112,15 @@ class Pipeline:
         self.sender.stop()
         if self.sender.wait_until_ended(max(0.0, deadline - time.monotonic())):
             self.sender.shrink(deadline - time.monotonic())
+
+    def write(self, payloads: Sequence[bytes]) -> bool:
+        """Commits what the buffer holds, and then these; False if all that stays in memory."""
+        if self.is_entered_here:
+            # Whoever is to be waited for may wait for this thread.
+            self.buffer.keep(payloads)
+            self.sender.wake()
+            return False
+        return self.buffer.write(payloads)
 
     @property
     def is_entered_here(self) -> bool:
