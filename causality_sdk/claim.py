@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from causality_sdk import ownership, schema
 from causality_sdk.errors import QueueError
+from causality_sdk.forking import is_inherited
 from causality_sdk.schema import Destination
 
 
@@ -32,6 +33,8 @@ def claim(base: Path, destination: Destination) -> Claim:
     schema.make_directory(base.parent)
     others: list[Path] = []
     for path in ownership.siblings(base):
+        if is_inherited(path):  # this process is a fork of one that had it open
+            continue
         lease = ownership.acquire(path)
         if lease is None:
             continue

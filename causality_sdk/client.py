@@ -31,8 +31,8 @@ from causality_sdk.errors import (
     QueueFull,
 )
 from causality_sdk.event import Encoder, Event, Properties
-from causality_sdk.forking import leak, register_client
-from causality_sdk.pipeline import Pipeline, at_process_end
+from causality_sdk.forking import register_client
+from causality_sdk.pipeline import AtProcessEnd, Pipeline
 from causality_sdk.queue import Queue
 from causality_sdk.queue_file import Reentered
 from causality_sdk.stats import FlushReport, Health, Stats
@@ -321,7 +321,7 @@ class Client:
         # For a client that is forgotten instead of closed. Holds the pipeline, never the client.
         self._finalizer = weakref.finalize(self, pipeline.give_up)
         self._finalizer.atexit = False  # at exit the queue stays open for later atexit hooks
-        at_process_end(_exit_hook(weakref.ref(self)))
+        self._at_process_end = AtProcessEnd(_exit_hook(weakref.ref(self)))
         self._pipeline = pipeline
         return pipeline
 
@@ -349,7 +349,7 @@ class Client:
     def begin_anew_after_fork(self) -> None:
         """For `os.register_at_fork`, in the child: everything open belongs to the parent."""
         if self._pipeline is not None:
-            leak(self._pipeline)  # with its sockets
+            self._pipeline.leave_to_parent()
             self._finalizer.detach()
             self._pipeline = None
         self._forked = True
@@ -392,6 +392,6 @@ def _exit_hook(reference: weakref.ref[Client]) -> Any:
         client = reference()
         if client is not None and client._pipeline is not None:
             # The queue stays open: a track() from a later atexit hook still commits.
-            client._pipeline.shut_down(client.config.close_timeout)
+            client._pipeline.shut_down_at_exit(client.config.close_timeout)
 
     return at_exit

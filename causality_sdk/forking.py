@@ -10,6 +10,7 @@ in the child for ever, so the forking thread first takes every lock under which 
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import threading
@@ -48,6 +49,7 @@ _queues: weakref.WeakValueDictionary[int, ForkedQueue] = weakref.WeakValueDictio
 _clients: weakref.WeakSet[ForkedClient] = weakref.WeakSet()
 _held: list[ForkedQueue] = []  # by the thread that forks, until both sides went on
 _added = 0
+_collecting = False  # whether the garbage collector was on before the fork
 _inherited: set[tuple[int, int]] = set()  # device and inode of files that were open at a fork
 _leaked: list[object] = []  # for a Python without ctypes
 
@@ -118,7 +120,11 @@ def leak(thing: object) -> None:
 
 
 def _before() -> None:
+    global _collecting
     OPENING.acquire()
+    # Until each connection is marked as the parent's: a client found as garbage would close it.
+    _collecting = gc.isenabled()
+    gc.disable()
     for _, queue in sorted(_queues.items()):
         queue.hold_for_fork()
         _held.append(queue)
@@ -127,7 +133,7 @@ def _before() -> None:
 def _after_in_parent() -> None:
     while _held:
         _held.pop().let_go_after_fork()
-    OPENING.release()
+    _after_in_both()
 
 
 def _after_in_child() -> None:
@@ -136,6 +142,12 @@ def _after_in_child() -> None:
     _queues.clear()
     for client in list(_clients):
         client.begin_anew_after_fork()
+    _after_in_both()
+
+
+def _after_in_both() -> None:
+    if _collecting:
+        gc.enable()
     OPENING.release()
 
 

@@ -7,14 +7,17 @@ Invariant: whatever way it ends, its file is given up only when no step of the s
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
+import weakref
 from collections.abc import Callable
 
 from causality_sdk.batch import BatchLimit
 from causality_sdk.buffer import Buffer
 from causality_sdk.config import Config
 from causality_sdk.courier import Courier
+from causality_sdk.forking import leak
 from causality_sdk.hooks import Hooks
 from causality_sdk.opening import http_transport, open_queue, release
 from causality_sdk.pacer import Pace, Pacer
@@ -63,8 +66,10 @@ class Pipeline:
             logger=config.logger,
             buffer=buffer,
         )
+        self._process = os.getpid()
         if config.start:
             self.sender.start()
+        _pipelines.add(self)
 
     def shut_down(self, timeout: float) -> None:
         """One last attempt, then the end of the sender, within `timeout` seconds. Idempotent."""
@@ -80,6 +85,23 @@ class Pipeline:
         if self.sender.wait_until_ended(max(0.0, deadline - time.monotonic())):
             self.sender.shrink(deadline - time.monotonic())
 
+    def shut_down_at_exit(self, timeout: float) -> None:
+        """`shut_down` for exit hooks: those of all clients together take `timeout` seconds."""
+        global _exit_seconds
+        timeout = max(0.0, timeout - _exit_seconds)
+        for other in list(_pipelines):
+            # At once, so that all servers are waited for at the same time.
+            if other is not self and other._process == os.getpid():
+                other.sender.hasten(timeout)
+        began = time.monotonic()
+        self.shut_down(timeout)
+        _exit_seconds += time.monotonic() - began
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: never works again. The one thread that is left may be in a step."""
+        self.sender.abandon()
+        leak(self)  # with its sockets
+
     def give_up(self) -> None:
         """Ends the sender and closes the file; waits for nothing. May be called twice."""
         self.sender.stop()
@@ -88,12 +110,32 @@ class Pipeline:
         self.sender.when_ended(lambda: release(self.queue, self.lease))
 
 
-def at_process_end(callback: Callable[[], None]) -> None:
-    """Also where atexit is skipped: in the children of multiprocessing. Once per process."""
-    multiprocessing = sys.modules.get("multiprocessing.process")
-    if multiprocessing is None or multiprocessing.parent_process() is None:
-        return
-    from multiprocessing.util import Finalize
+_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()  # that may still be open
+_exit_seconds = 0.0  # taken by the exit hooks that ran; they run one after another
 
-    # Before the queues and managers of multiprocessing itself (priority 10 and less) are closed.
-    Finalize(None, callback, exitpriority=100)
+
+class AtProcessEnd:
+    """Calls `callback` where atexit is skipped: at the end of a child of multiprocessing.
+
+    Works as long as it is kept. Made in the child itself, or in the parent of a child that is to
+    be forked.
+    """
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+        multiprocessing = sys.modules.get("multiprocessing.process")
+        if multiprocessing is None:
+            return
+        from multiprocessing.util import register_after_fork
+
+        # A child forgets all finalizers before its function runs, after the main module was
+        # imported in it. What is registered here is called right after that.
+        register_after_fork(self, AtProcessEnd._register)
+        if multiprocessing.parent_process() is not None:
+            self._register()
+
+    def _register(self) -> None:
+        from multiprocessing.util import Finalize
+
+        # Before the queues and managers of multiprocessing itself (priority 10 and less) close.
+        Finalize(None, self._callback, exitpriority=100)

@@ -127,6 +127,19 @@ class Sender:
             self.flushes.discard(flush)
         return flush
 
+    def hasten(self, timeout: float) -> None:
+        """Makes the thread try to deliver all that is queued, in `timeout` s; waits for nothing."""
+        if self._thread is not None and self._queue.pending and not self._over:
+            deadline = self._clock() + timeout
+            self.flushes.add(Flush(target=self._queue.last_id, retries=0, deadline=deadline))
+            self._wake.set()
+
+    def abandon(self) -> None:
+        """In a forked child: a step that the fork interrupted is the last, and waits for nobody."""
+        self._stopping = True
+        self._wake = Wakeup()
+        self._wake.set()
+
     def stop(self) -> None:
         """Ends the sender after the attempt under way. Returns at once; may be called twice."""
         self._stopping = True

@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch": set(),
     "bisection": {"queue"},
     "buffer": {"errors"},
-    "claim": {"errors", "ownership", "schema"},
+    "claim": {"errors", "forking", "ownership", "schema"},
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL | {"cli", "cli.*", "testing", "testing.*"},
     "client": ABOVE_CLIENT | {"pipeline"},
