@@ -181,7 +181,12 @@ class Client:
         """
         if not self._enabled:
             return FlushReport()
-        pipeline = self._opened()
+        try:
+            pipeline = self._opened()
+        except QueueError as error:  # in a forked child that finds no queue
+            if self.config.strict:
+                raise
+            return FlushReport(remaining=len(self._early), error=error)
         if pipeline.buffer.waiting:
             pipeline.buffer.write()
         flush = pipeline.sender.flush(timeout=timeout, retries=self.config.max_retries)
@@ -204,6 +209,7 @@ class Client:
         with self._opening:
             if self._closed:
                 return
+            self._rescue_early_locked()
             self._closed = True
             pipeline, self._pipeline = self._pipeline, None
             self._ended = pipeline
@@ -346,6 +352,15 @@ class Client:
                 self._logger.error("causality: this forked process has no queue: %s", error)
                 return None
 
+    def _rescue_early_locked(self) -> None:
+        """At the end of a forked child that had no queue: one more try, else the loss is counted."""
+        if self._pipeline is not None or not self._early.waiting:
+            return
+        try:
+            self._open_locked()
+        except QueueError as error:
+            self._logger.error("causality: %d events are lost: %s", self._early.give_up(), error)
+
     def begin_anew_after_fork(self) -> None:
         """For `os.register_at_fork`, in the child: everything open belongs to the parent."""
         if self._pipeline is not None:
@@ -390,7 +405,11 @@ def _exit_hook(reference: weakref.ref[Client]) -> Any:
 
     def at_exit() -> None:
         client = reference()
-        if client is not None and client._pipeline is not None:
+        if client is None:
+            return
+        with client._opening:
+            client._rescue_early_locked()
+        if client._pipeline is not None:
             # The queue stays open: a track() from a later atexit hook still commits.
             client._pipeline.shut_down_at_exit(client.config.close_timeout)
 

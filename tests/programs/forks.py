@@ -3,7 +3,7 @@
     python forks.py queue endpoint keys-directory forks durability seed
 
 Each process writes the events whose key it got to a file of its own in keys-directory, one JSON
-list `[key, process, n]` a line, before it ends. Prints `{"hung": …, "failed": …, "forks": …}`.
+list `[key, process, n]` a line, before it ends. Writes `{"hung": …, "failed": …, "forks": …}`.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def main() -> None:
     for tracker in load.trackers:
         tracker.save(Path(keys))
     client.close()
-    print(json.dumps({"hung": hung, "failed": failed, "forks": int(forks)}))
+    sys.stdout.write(json.dumps({"hung": hung, "failed": failed, "forks": int(forks)}))
 
 
 if __name__ == "__main__":
