@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from causality_sdk.errors import QueueError, QueueFull
+from causality_sdk.wakeup import is_held_here
 
 MAX_EVENTS = 1000
 MAX_BYTES = 4 * 1024 * 1024
@@ -41,6 +42,11 @@ class Buffer:
     def attach(self, append_many: Callable[[Sequence[bytes]], object]) -> None:
         """From now on events are written with `append_many`."""
         self._append_many = append_many
+
+    @property
+    def is_held_here(self) -> bool:
+        """Whether this very thread is inside a write, and a signal handler interrupted it."""
+        return is_held_here(self._lock)
 
     def write(self, newer: Sequence[bytes] = ()) -> bool:
         """Commits what is buffered and then `newer`, in one call; False if the disk refused again.

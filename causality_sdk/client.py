@@ -353,7 +353,7 @@ class Client:
                 return None
 
     def _rescue_early_locked(self) -> None:
-        """At the end of a forked child that had no queue: one more try, else the loss is counted."""
+        """At the end of a forked child that had no queue: one more try, then the loss counts."""
         if self._pipeline is not None or not self._early.waiting:
             return
         try:
@@ -361,7 +361,7 @@ class Client:
         except QueueError as error:
             self._logger.error("causality: %d events are lost: %s", self._early.give_up(), error)
 
-    def begin_anew_after_fork(self) -> None:
+    def _begin_anew_after_fork(self) -> None:
         """For `os.register_at_fork`, in the child: everything open belongs to the parent."""
         if self._pipeline is not None:
             self._pipeline.leave_to_parent()

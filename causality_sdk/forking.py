@@ -40,7 +40,7 @@ class ForkedQueue(Protocol):
 class ForkedClient(Protocol):
     """A client that may be used on both sides of a fork."""
 
-    def begin_anew_after_fork(self) -> None:
+    def _begin_anew_after_fork(self) -> None:
         """In the child: forgets what belongs to the parent."""
 
 
@@ -141,7 +141,7 @@ def _after_in_child() -> None:
         _held.pop().leave_to_parent()
     _queues.clear()
     for client in list(_clients):
-        client.begin_anew_after_fork()
+        client._begin_anew_after_fork()
     _after_in_both()
 
 

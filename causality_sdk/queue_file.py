@@ -23,6 +23,7 @@ from causality_sdk import counters, schema, wal
 from causality_sdk.counters import Counters
 from causality_sdk.errors import QueueError, QueueFull
 from causality_sdk.forking import OPENING, Inherited, leak, note_inherited, register_queue
+from causality_sdk.wakeup import is_held_here
 
 Row: TypeAlias = tuple[int, bytes]
 """Id and payload."""
@@ -249,12 +250,17 @@ class QueueFile:
         self.wal.leave_to_parent()
         self.let_go_after_fork()
 
+    @property
+    def is_held_here(self) -> bool:
+        """Whether this very thread is inside a write, and a signal handler interrupted it."""
+        return is_held_here(self._lock) or self.wal.is_held_here
+
     def _check_reentry(self) -> None:
         """Raises `Reentered` where the lock would let a second write into the middle of the first.
 
         Python runs a signal handler on the main thread between any two of its instructions.
         """
-        if self._lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition does
+        if is_held_here(self._lock):
             raise Reentered(
                 f"queue {self.path} is being written by this very thread, which a signal handler"
                 " or a destructor interrupted; track there later, or set a flag instead"

@@ -107,11 +107,11 @@ class Sender:
         """
         deadline = None if timeout is None else self._clock() + timeout
         flush = Flush(target=self._queue.last_id, retries=retries, deadline=deadline)
-        if self._stepping == threading.get_ident():
+        if self._is_interrupted_here():
             flush.complete(
                 RuntimeError(
-                    "flush() in a hook, or in a signal handler that interrupted a flush, would"
-                    " wait for itself; call it outside"
+                    "flush() in a hook, or in a signal handler that interrupted a flush or a write,"
+                    " would wait for itself; call it outside"
                 )
             )
             return flush
@@ -126,6 +126,15 @@ class Sender:
         finally:
             self.flushes.discard(flush)
         return flush
+
+    def _is_interrupted_here(self) -> bool:
+        """Whether this thread holds what a step needs: a hook or a signal handler is running."""
+        return (
+            self._stepping == threading.get_ident()
+            or self._queue.is_held_here
+            or self._buffer.is_held_here
+            or self.flushes.is_held_here
+        )
 
     def hasten(self, timeout: float) -> None:
         """Makes the thread try to deliver all that is queued, in `timeout` s; waits for nothing."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from causality_sdk import schema
 from causality_sdk.forking import leak
+from causality_sdk.wakeup import is_held_here
 
 PAGE = 4096  # bytes; schema.py makes every file with it
 FRAME = PAGE + 24  # bytes of one page in the log
@@ -196,6 +197,11 @@ class Wal:
             self._connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})")
             self.wrote_locked(cost)
             return bool(free - VACUUM_STEP_PAGES > VACUUM_FREE_PAGES)
+
+    @property
+    def is_held_here(self) -> bool:
+        """Whether this very thread is in the middle of a checkpoint."""
+        return is_held_here(self._mutex)
 
     def hold(self) -> None:
         """Waits for a checkpoint under way, and keeps the next from beginning. For a fork."""
