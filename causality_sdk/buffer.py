@@ -27,26 +27,37 @@ class Buffer:
 
     def __init__(self, append_many: Callable[[Sequence[bytes]], object] | None = None) -> None:
         self._append_many = append_many or _no_queue
-        # Held while writing, so that nothing overtakes. Re-entrant: a signal handler may track an
-        # event while its thread is in here.
+        self._is_held_here: Callable[[], bool] = lambda: False
+        # Both re-entrant: a signal handler may track an event while its thread is in here.
+        self._turn = threading.RLock()  # held while writing, so that nothing overtakes
+        # Guards all below. Always taken last and held for a moment only, so that a handler that
+        # interrupted a write of the queue can wait for it.
         self._lock = threading.RLock()
-        self._writing = False  # guarded by _lock
+        self._writing = False
         self._payloads: deque[bytes] = deque()
         self._bytes = 0
-        self.waiting = False  # whether anything is in it; written under the lock, read anywhere
-        self.dropped = 0  # events; written under the lock, read anywhere
+        self._overflowed = 0  # oldest ones dropped since the write under way began
+        self.waiting = False  # whether anything is in it; read anywhere
+        self.dropped = 0  # events; read anywhere
 
     def __len__(self) -> int:
         return len(self._payloads)
 
-    def attach(self, append_many: Callable[[Sequence[bytes]], object]) -> None:
-        """From now on events are written with `append_many`."""
+    def attach(
+        self, append_many: Callable[[Sequence[bytes]], object], is_held_here: Callable[[], bool]
+    ) -> None:
+        """From now on events are written with `append_many`.
+
+        `is_held_here` tells whether this very thread is inside the queue, where it was interrupted
+        by a signal handler that now wants to write.
+        """
         self._append_many = append_many
+        self._is_held_here = is_held_here
 
     @property
     def is_held_here(self) -> bool:
         """Whether this very thread is inside a write, and a signal handler interrupted it."""
-        return is_held_here(self._lock)
+        return is_held_here(self._turn) or is_held_here(self._lock)
 
     def write(self, newer: Sequence[bytes] = ()) -> bool:
         """Commits what is buffered and then `newer`, in one call; False if the disk refused again.
@@ -54,23 +65,37 @@ class Buffer:
         After a refusal `newer` is in the buffer too. Where the queue is full, nothing of `newer`
         is kept, and `QueueFull` is raised if there was any.
         """
-        with self._lock:
+        # Another thread may be writing, and wait for the queue that this one cannot let go.
+        if self._is_held_here():
+            self.keep(newer)
+            return False
+        with self._turn:
             if self._writing:  # a signal handler interrupted this very thread
-                self._add_locked(newer)
+                self.keep(newer)
                 return False
             self._writing = True
             try:
-                return self._write_locked(newer)
+                return self._write(newer)
             finally:
                 self._writing = False
 
     def keep(self, payloads: Sequence[bytes]) -> None:
         """Takes events without a try to write them."""
         with self._lock:
-            self._add_locked(payloads)
+            for payload in payloads:
+                self._payloads.append(payload)
+                self._bytes += len(payload)
+                while len(self._payloads) > MAX_EVENTS or self._bytes > MAX_BYTES:
+                    self._drop_oldest_locked(1)
+                    self._overflowed += 1
+                    self.dropped += 1
+            self.waiting = bool(self._payloads)
 
-    def _write_locked(self, newer: Sequence[bytes]) -> bool:
-        older = list(self._payloads)
+    def _write(self, newer: Sequence[bytes]) -> bool:
+        """With `_turn`."""
+        with self._lock:
+            older = list(self._payloads)
+            self._overflowed = 0
         try:
             self._append_many([*older, *newer])
         except QueueFull:
@@ -79,11 +104,19 @@ class Buffer:
             return False
         except QueueError as error:
             # Several transactions may be needed: what the first ones took must not go twice.
-            self._drop_oldest_locked(min(error.written, len(older)))
-            self._add_locked(newer[max(0, error.written - len(older)) :])
+            self._written(min(error.written, len(older)))
+            self.keep(newer[max(0, error.written - len(older)) :])
             return False
-        self._drop_oldest_locked(len(older))
+        self._written(len(older))
         return True
+
+    def _written(self, count: int) -> None:
+        """The oldest `count` of those that were there when the write began are committed."""
+        with self._lock:
+            # Dropped while they were being written: they are not lost.
+            saved = min(count, self._overflowed)
+            self.dropped -= saved
+            self._drop_oldest_locked(count - saved)
 
     def give_up(self) -> int:
         """Counts what is left as dropped, at the end of the client, and gives its number."""
@@ -92,15 +125,6 @@ class Buffer:
             self.dropped += left
             self._drop_oldest_locked(left)
             return left
-
-    def _add_locked(self, payloads: Sequence[bytes]) -> None:
-        for payload in payloads:
-            self._payloads.append(payload)
-            self._bytes += len(payload)
-            while len(self._payloads) > MAX_EVENTS or self._bytes > MAX_BYTES:
-                self._drop_oldest_locked(1)
-                self.dropped += 1
-        self.waiting = bool(self._payloads)
 
     def _drop_oldest_locked(self, count: int) -> None:
         for _ in range(count):

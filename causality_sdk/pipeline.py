@@ -42,7 +42,8 @@ class Pipeline:
         self._logger: logging.Logger = config.logger
         self.queue, self.lease = open_queue(config, wire, hooks)
         self.buffer = buffer
-        buffer.attach(self.queue.append_many)
+        queue = self.queue
+        buffer.attach(queue.append_many, lambda: queue.is_held_here)
         self.sender = Sender(
             self.queue,
             Courier(

@@ -53,12 +53,15 @@ class Ended(NamedTuple):
 
 
 class Program:
-    """A Python program that runs `body` after the prelude. `wait()` for it."""
+    """A Python program that runs `body` after the prelude and `prelude`. `wait()` for it."""
 
-    def __init__(self, body: str, queue: Path, endpoint: str, *flags: str) -> None:
+    def __init__(
+        self, body: str, queue: Path, endpoint: str, *flags: str, prelude: str = ""
+    ) -> None:
+        source = PRELUDE + prelude + textwrap.dedent(body)
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-W", "error", *flags, "-c", PRELUDE + textwrap.dedent(body)),
+                *(sys.executable, "-X", "faulthandler", "-W", "error", *flags, "-c", source),
                 *(str(queue), endpoint),
             ],
             stdin=subprocess.PIPE,
@@ -84,7 +87,7 @@ class Program:
         try:
             out, err = self.process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            self.end()
+            os.killpg(self.process.pid, signal.SIGABRT)  # each says where all its threads are
             out, err = self.process.communicate()
             raise AssertionError(f"it did not end in {SECONDS} s\n{out}\n{err}") from None
         return Ended(self.process.returncode, out, err)
@@ -94,8 +97,8 @@ class Program:
         os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def run(body: str, queue: Path, endpoint: str, *flags: str) -> str:
+def run(body: str, queue: Path, endpoint: str, *flags: str, prelude: str = "") -> str:
     """What a program printed that must end well and print no error."""
-    ended = Program(body, queue, endpoint, *flags).wait()
+    ended = Program(body, queue, endpoint, *flags, prelude=prelude).wait()
     assert (ended.code, ended.err) == (0, ""), ended
     return ended.out
