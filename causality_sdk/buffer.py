@@ -55,7 +55,7 @@ class Buffer:
         self._is_held_here = is_held_here
 
     @property
-    def is_held_here(self) -> bool:
+    def is_entered_here(self) -> bool:
         """Whether this very thread is inside a write, and a signal handler interrupted it."""
         return is_held_here(self._turn) or is_held_here(self._lock)
 

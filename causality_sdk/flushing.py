@@ -48,7 +48,7 @@ class Flushes:
         self._added = False  # since the step last asked
 
     @property
-    def is_held_here(self) -> bool:
+    def is_entered_here(self) -> bool:
         """Whether this very thread is in here, interrupted by a signal handler."""
         return is_held_here(self._lock)
 

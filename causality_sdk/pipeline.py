@@ -43,7 +43,7 @@ class Pipeline:
         self.queue, self.lease = open_queue(config, wire, hooks)
         self.buffer = buffer
         queue = self.queue
-        buffer.attach(queue.append_many, lambda: queue.is_held_here)
+        buffer.attach(queue.append_many, lambda: queue.is_entered_here)
         self.sender = Sender(
             self.queue,
             Courier(

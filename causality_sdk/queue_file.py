@@ -251,9 +251,9 @@ class QueueFile:
         self.let_go_after_fork()
 
     @property
-    def is_held_here(self) -> bool:
+    def is_entered_here(self) -> bool:
         """Whether this very thread is inside a write, and a signal handler interrupted it."""
-        return is_held_here(self._lock) or self.wal.is_held_here
+        return is_held_here(self._lock) or self.wal.is_entered_here
 
     def _check_reentry(self) -> None:
         """Raises `Reentered` where the lock would let a second write into the middle of the first.

@@ -131,9 +131,9 @@ class Sender:
         """Whether this thread holds what a step needs: a hook or a signal handler is running."""
         return (
             self._stepping == threading.get_ident()
-            or self._queue.is_held_here
-            or self._buffer.is_held_here
-            or self.flushes.is_held_here
+            or self._queue.is_entered_here
+            or self._buffer.is_entered_here
+            or self.flushes.is_entered_here
         )
 
     def hasten(self, timeout: float) -> None:

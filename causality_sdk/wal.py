@@ -199,7 +199,7 @@ class Wal:
             return bool(free - VACUUM_STEP_PAGES > VACUUM_FREE_PAGES)
 
     @property
-    def is_held_here(self) -> bool:
+    def is_entered_here(self) -> bool:
         """Whether this very thread is in the middle of a checkpoint."""
         return is_held_here(self._mutex)
 
