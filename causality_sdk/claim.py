@@ -33,19 +33,22 @@ def claim(base: Path, destination: Destination) -> Claim:
     schema.make_directory(base.parent)
     others: list[Path] = []
     for path in ownership.siblings(base):
-        if is_inherited(path):  # this process is a fork of one that had it open
+        if is_inherited(path):
             continue
         lease = ownership.acquire(path)
         if lease is None:
             continue
         try:
             found = schema.prepare(path, destination)
+            spent = schema.heir(path) is not None
         except BaseException:
             lease.release()
             raise
-        if found == destination:
+        if found == destination and not spent:
             return Claim(lease, tuple(others))
         lease.release()
+        if spent:
+            continue  # whoever has counted it removes it; what came into it now would be lost
         others.append(path)
     raise QueueError(
         f"all {ownership.MAX_SIBLINGS} queue files beside {base} are in use; give this program a"

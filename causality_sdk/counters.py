@@ -66,6 +66,9 @@ class Counters:
         return {reason: getattr(self, f"evicted_{reason}") for reason in EVICTION_REASONS}
 
 
+COUNTED = tuple(spec.name for spec in fields(Counters) if not spec.name.startswith("mark"))
+"""The fields that count events or bytes; the others are ids."""
+
 _COLUMNS = tuple(spec.name for spec in fields(Counters))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM state"  # noqa: S608 - our own field names
 _UPDATE = f"UPDATE state SET {', '.join(f'{name} = ?' for name in _COLUMNS)}"  # noqa: S608

@@ -146,14 +146,14 @@ def bury(queue: Queue, row_id: int, *, attempts: int, status: int, reason: str) 
         )
         change.counters.add("buried", 1, len(payload))
         change.cost += 2 * len(payload)
-        _trim(connection)
+        trim(connection)
         return 1
 
     return queue.change(work)
 
 
-def _trim(connection: sqlite3.Connection) -> None:
-    """Deletes the oldest beyond the cap. They stay buried in the count."""
+def trim(connection: sqlite3.Connection) -> None:
+    """Deletes the oldest beyond the cap. They stay buried in the count. In a transaction."""
     count, size = connection.execute(
         "SELECT count(*), total(length(payload)) FROM dead_letters"
     ).fetchone()

@@ -15,6 +15,7 @@ from zlib import crc32
 from causality_sdk import counters, schema, wal
 from causality_sdk.counters import Counters
 from causality_sdk.errors import QueueError, QueueFull
+from causality_sdk.group_commit import GroupCommit, Ticket
 from causality_sdk.queue_file import INSERT, QueueFile
 from causality_sdk.runs import runs
 
@@ -50,6 +51,12 @@ class Intake(QueueFile):
         self._max_bytes = max_bytes
         self._reject = reject
         self._in_flight = (0, 0)  # ids first to last that must not be evicted; set by the sender
+        # Where a commit costs an fsync, threads share it.
+        self._group = (
+            GroupCommit(self._commit_group, max_bytes=TRANSACTION_BYTES // 4)
+            if power_safe
+            else None
+        )
         self._room = max_bytes  # payload bytes that fit; less than max_bytes where pages are wasted
         with self._lock:
             self._check_room_locked()
@@ -60,6 +67,8 @@ class Intake(QueueFile):
         Raises `QueueFull` at the cap under reject; otherwise the oldest make room, counted.
         """
         self._check_reentry()
+        if self._group is not None:
+            return self._group.append(payload)
         size = len(payload)
         crc = crc32(payload)
         cost = wal.insert_cost(size)
@@ -105,6 +114,46 @@ class Intake(QueueFile):
         if total - self._room_checked_at > ROOM_CHECK_BYTES:
             self._check_room_locked()
         return row_id
+
+    def _check_reentry(self) -> None:
+        super()._check_reentry()
+        if self._group is not None and self._group.is_led_here:
+            raise self._reentered()
+
+    def _commit_group(self, tickets: Sequence[Ticket]) -> None:
+        """Commits them in one transaction. Whom the cap refuses gets its `QueueFull`."""
+        cost = wal.bulk_cost(len(ticket.payload) for ticket in tickets)
+        try:
+            full = True
+            while full:
+                with self._lock, self._guard:
+                    full = self.wal.is_full(2 * cost)
+                    if not full:
+                        self._append_tickets_locked(tickets, cost)
+                if full or self.wal.is_due(sender=False):
+                    self._relieve(2 * cost)
+        except QueueError as error:
+            _fill_in(tickets, error)
+        except BaseException:
+            _fill_in(tickets, self._interrupted())
+            raise
+
+    def _append_tickets_locked(self, tickets: Sequence[Ticket], cost: int) -> None:
+        accepted: list[Ticket] = []
+        size = 0
+        for ticket in tickets:
+            try:
+                if self._reject:
+                    self._refuse_locked(len(accepted) + 1, size + len(ticket.payload))
+            except QueueFull as refusal:
+                ticket.error = refusal
+                continue
+            accepted.append(ticket)
+            size += len(ticket.payload)
+        if accepted:
+            self._append_many_locked([ticket.payload for ticket in accepted], cost)
+            for row_id, ticket in enumerate(accepted, self._last_id - len(accepted) + 1):
+                ticket.row_id = row_id
 
     def append_many(self, payloads: Sequence[bytes]) -> int:
         """Commits events in order and gives the id of the last. Any thread.
@@ -262,6 +311,13 @@ class Intake(QueueFile):
             self._room = max(0, self._pending_bytes * (used - excess) // used)
         else:
             self._room = min(self._max_bytes, self._room + 2 * ROOM_CHECK_BYTES)
+
+
+def _fill_in(tickets: Sequence[Ticket], error: QueueError) -> None:
+    """Whoever waits must go on, whatever happened to its leader."""
+    for ticket in tickets:
+        if not ticket.is_done:
+            ticket.error = error
 
 
 def _part(payloads: Sequence[bytes], start: int, cost: int) -> Sequence[bytes]:

@@ -6,6 +6,8 @@ is owned, or lies in memory and has said so loudly.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from causality_sdk import schema
 from causality_sdk._version import __version__
 from causality_sdk.claim import claim, fingerprint
@@ -24,11 +26,10 @@ def open_queue(config: Config, wire: Wire, hooks: Hooks) -> tuple[Queue, Lease |
 
     Raises `QueueError` unless `fallback` allows a queue in memory.
     """
-    destination = Destination(config.endpoint, wire.name, fingerprint(config.api_key))
     try:
-        claimed = claim(config.resolved_queue_path, destination)
+        claimed = claim(config.resolved_queue_path, destination(config, wire))
         try:
-            queue = _queue_at(config, claimed.lease)
+            queue = queue_at(config, claimed.lease.path)
         except BaseException:
             claimed.lease.release()
             raise
@@ -41,7 +42,7 @@ def open_queue(config: Config, wire: Wire, hooks: Hooks) -> tuple[Queue, Lease |
             error,
         )
         hooks.error(error)
-        return _queue_at(config, None), None
+        return queue_at(config, schema.MEMORY), None
     if claimed.others:
         config.logger.warning(
             "causality: %s hold events for another endpoint or api key; they stay there until a"
@@ -87,11 +88,17 @@ def release(queue: Queue, lease: Lease | None) -> None:
         lease.release()
 
 
-def _queue_at(config: Config, lease: Lease | None) -> Queue:
+def queue_at(config: Config, path: Path) -> Queue:
+    """The queue in a file that is ours, with the cap and the durability of this client."""
     return Queue(
-        schema.MEMORY if lease is None else lease.path,
+        path,
         max_events=config.max_queue_events,
         max_bytes=config.max_queue_bytes,
         reject=config.overflow == "reject",
         power_safe=config.durability == "power",
     )
+
+
+def destination(config: Config, wire: Wire) -> Destination:
+    """Where the events of this client go."""
+    return Destination(config.endpoint, wire.name, fingerprint(config.api_key))

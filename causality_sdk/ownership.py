@@ -8,6 +8,7 @@ second process could then lock a new file of the same name.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import time
@@ -31,6 +32,21 @@ def siblings(base: Path) -> Iterator[Path]:
     yield base
     for number in range(1, MAX_SIBLINGS):
         yield base.with_name(f"{base.stem}.{number}{base.suffix}")
+
+
+def existing(base: Path) -> list[Path]:
+    """Those of the siblings of `base` that exist, in their order. Empty if none can be listed."""
+    name = re.compile(re.escape(base.stem) + r"(?:\.([1-9][0-9]{0,2}))?" + re.escape(base.suffix))
+    found = []
+    try:
+        with os.scandir(base.parent) as entries:
+            for entry in entries:
+                match = name.fullmatch(entry.name)
+                if match is not None:
+                    found.append((int(match[1] or 0), base.parent / entry.name))
+    except OSError:
+        return []
+    return [path for _, path in sorted(found)]
 
 
 def lock_path(queue_file: Path) -> Path:

@@ -13,15 +13,19 @@ import time
 import weakref
 from collections.abc import Callable
 
+from causality_sdk.adoption import Adoption
 from causality_sdk.batch import BatchLimit
 from causality_sdk.buffer import Buffer
 from causality_sdk.config import Config
 from causality_sdk.courier import Courier
 from causality_sdk.forking import leak
 from causality_sdk.hooks import Hooks
-from causality_sdk.opening import http_transport, open_queue, release
+from causality_sdk.opening import destination, http_transport, open_queue, queue_at, release
 from causality_sdk.pacer import Pace, Pacer
+from causality_sdk.queue import Queue
+from causality_sdk.rate import Rate
 from causality_sdk.sender import Limits, Sender
+from causality_sdk.transport.base import Transport
 from causality_sdk.wire.base import Wire
 
 
@@ -33,23 +37,43 @@ class Pipeline:
     """
 
     def __init__(self, config: Config, wire: Wire, buffer: Buffer, *, forked: bool = False) -> None:
-        hooks = Hooks(
-            logger=config.logger,
-            on_delivered=config.on_delivered,
-            on_dropped=config.on_dropped,
-            on_error=config.on_error,
-        )
+        hooks = _hooks(config)
         self._logger: logging.Logger = config.logger
         self.queue, self.lease = open_queue(config, wire, hooks)
         self.buffer = buffer
         queue = self.queue
         buffer.attach(queue.append_many, lambda: queue.is_entered_here)
-        self.sender = Sender(
-            self.queue,
-            Courier(
+        self._config = config
+        self._wire = wire
+        self._rate = Rate()
+        self._forked = forked
+        self._made: Transport | None = None  # by the first attempt: it loads requests
+        self.sender = self._sender(self.queue, hooks, buffer)
+        if self.lease is not None:
+            self.sender.adoption = Adoption(
                 self.queue,
-                wire,
-                lambda: config.transport or http_transport(config, wire, forked=forked),
+                config.resolved_queue_path,
+                destination(config, wire),
+                open_queue=lambda path: queue_at(config, path),
+                open_drain=self._drain,
+                clock=time.monotonic,
+                logger=config.logger,
+            )
+        self._process = os.getpid()
+        if config.start:
+            self.sender.start()
+        _pipelines.add(self)
+
+    def _sender(
+        self, queue: Queue, hooks: Hooks, buffer: Buffer | None = None, *, tells: bool = True
+    ) -> Sender:
+        config = self._config
+        return Sender(
+            queue,
+            Courier(
+                queue,
+                self._wire,
+                self._transport,
                 BatchLimit(config.batch_size, config.max_batch_events, config.max_batch_bytes),
             ),
             limits=Limits(config.max_batch_events, config.timeout),
@@ -61,16 +85,25 @@ class Pipeline:
                     backoff_max=config.backoff_max,
                     jitter=config.jitter,
                 ),
-                backlog=self.queue.last_id,
+                backlog=queue.last_id,
             ),
             hooks=hooks,
             logger=config.logger,
             buffer=buffer,
+            rate=self._rate,
+            tells_outages=tells,
         )
-        self._process = os.getpid()
-        if config.start:
-            self.sender.start()
-        _pipelines.add(self)
+
+    def _transport(self) -> Transport:
+        """One for all senders of this process: it is the same server."""
+        if self._made is None:
+            config = self._config
+            self._made = config.transport or http_transport(config, self._wire, forked=self._forked)
+        return self._made
+
+    def _drain(self, orphan: Queue) -> Sender:
+        """A sender without a thread, for a file that is adopted. Outages are told by ours."""
+        return self._sender(orphan, _hooks(self._config), tells=False)
 
     def shut_down(self, timeout: float) -> None:
         """One last attempt, then the end of the sender, within `timeout` seconds. Idempotent."""
@@ -113,6 +146,15 @@ class Pipeline:
 
 _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()  # that may still be open
 _exit_seconds = 0.0  # taken by the exit hooks that ran; they run one after another
+
+
+def _hooks(config: Config) -> Hooks:
+    return Hooks(
+        logger=config.logger,
+        on_delivered=config.on_delivered,
+        on_dropped=config.on_dropped,
+        on_error=config.on_error,
+    )
 
 
 class AtProcessEnd:

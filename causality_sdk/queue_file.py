@@ -20,7 +20,7 @@ from typing import Any, TypeAlias, cast
 from zlib import crc32
 
 from causality_sdk import counters, schema, wal
-from causality_sdk.counters import Counters
+from causality_sdk.counters import COUNTED, Counters
 from causality_sdk.errors import QueueError, QueueFull
 from causality_sdk.forking import OPENING, Inherited, leak, note_inherited, register_queue
 from causality_sdk.wakeup import is_held_here
@@ -211,6 +211,20 @@ class QueueFile:
         except sqlite3.Error as error:
             raise self._trouble("synced", error) from error
 
+    def make_room_in_log(self, cost: int) -> None:
+        """Checkpoints if a commit of `cost` bytes would make the log too long. Any thread."""
+        try:
+            self.wal.relieve(cost)
+        except sqlite3.Error as error:
+            raise self._trouble("synced", error) from error
+
+    def empty_log(self) -> bool:
+        """Cuts the log to nothing. False if a foreign reader is in the way."""
+        try:
+            return self.wal.empty()
+        except sqlite3.Error as error:
+            raise self._trouble("synced", error) from error
+
     def vacuum_step(self) -> bool:
         """Gives some free pages back to the disk; True if there are more."""
         try:
@@ -261,10 +275,19 @@ class QueueFile:
         Python runs a signal handler on the main thread between any two of its instructions.
         """
         if is_held_here(self._lock):
-            raise Reentered(
-                f"queue {self.path} is being written by this very thread, which a signal handler"
-                " or a destructor interrupted; track there later, or set a flag instead"
-            )
+            raise self._reentered()
+
+    def _reentered(self) -> Reentered:
+        return Reentered(
+            f"queue {self.path} is being written by this very thread, which a signal handler"
+            " or a destructor interrupted; track there later, or set a flag instead"
+        )
+
+    def _interrupted(self) -> QueueError:
+        return QueueError(
+            f"queue {self.path}: the thread that was writing was interrupted by an exception of a"
+            " signal handler; the event may have been written"
+        )
 
     def _transaction_locked(self, connection: sqlite3.Connection) -> _Transaction:
         return _Transaction(connection, self._trouble)
@@ -293,6 +316,15 @@ class Change:
         self.last_total += len(payload)
         self.cost += 2 * len(payload)
         self.connection.execute(INSERT, (self.last_id, self.last_total, crc32(payload), payload))
+
+    def inherit(self, counters: Counters) -> None:
+        """Counts what another file has counted, as if its events had gone through this one."""
+        # Ids only grow: the next one is as much higher as events are counted more.
+        self.last_id += counters.removed
+        self.last_total += counters.removed_bytes
+        for name in COUNTED:
+            value = getattr(self.counters, name) + getattr(counters, name)
+            setattr(self.counters, name, value)
 
 
 class _Guard:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
 APPLICATION_ID = 0x43415553  # "CAUS"; what `file` and other programs tell a database by
-VERSION = 1  # the number of migrations; a test holds it against them
+VERSION = 2  # the number of migrations; a test holds it against them
 MEMORY = Path(":memory:")
 LOG_BYTES = 15 * 1024 * 1024  # cut back to it; less would cost every writer what it grows again
 
@@ -93,29 +93,39 @@ def connect(
 
 
 def prepare(
-    path: Path, destination: Destination, *, load: Callable[[], Migrations] | None = None
+    path: Path,
+    destination: Destination,
+    *,
+    retarget: bool = True,
+    load: Callable[[], Migrations] | None = None,
 ) -> Destination:
     """Makes sure that `path` is a queue file of this release, and gives the destination it has.
 
     Creates it for `destination` if it is not there; an empty one of another destination is made
-    ours. The caller owns the file. Raises `QueueError` for anything else that lies there, for a
-    newer schema, and for a place that cannot be used.
+    ours under `retarget`. The caller owns the file. Raises `QueueError` for anything else that
+    lies there, for a newer schema, and for a place that cannot be used.
     `load` gives the migrations, if not those of this release.
     """
     _check_place(path)
     with OPENING:
-        return _prepare(path, destination, load)
+        return _prepare(path, destination, retarget, load)
 
 
 def _prepare(
-    path: Path, destination: Destination, load: Callable[[], Migrations] | None
+    path: Path,
+    destination: Destination,
+    retarget: bool,
+    load: Callable[[], Migrations] | None,
 ) -> Destination:
     try:
         _check_header(path)
         with suppress(FileExistsError):  # SQLite would make it readable for everybody first
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         with closing(connect(path)) as connection:
-            return prepare_connection(connection, path, destination, load)
+            found = prepare_connection(connection, path, destination, load)
+            if found != destination and retarget and _retarget(connection, destination):
+                return destination
+            return found
     except (sqlite3.Error, OSError) as error:
         if isinstance(error, QueueError):
             raise
@@ -130,6 +140,16 @@ def _prepare(
             f"queue file {path} cannot be opened ({error}); check that its directory is writable"
             " and its disk is healthy, or give another queue_path"
         ) from error
+
+
+def heir(path: Path) -> str | None:
+    """The uuid of the file that takes over this one's counters, if any: it only has to go then.
+
+    The caller owns the file, which was prepared. Raises `sqlite3.Error`.
+    """
+    with OPENING, closing(connect(path)) as connection:
+        found: str | None = connection.execute("SELECT heir FROM state").fetchone()[0]
+    return found
 
 
 def prepare_connection(
@@ -156,10 +176,7 @@ def prepare_connection(
             f"queue file {path} is damaged: its state row is missing; move it away, or give another"
             " queue_path"
         )
-    found = Destination(*state)
-    if found != destination and path != MEMORY and _retarget(connection, destination):
-        return destination
-    return found
+    return Destination(*state)
 
 
 def _retarget(connection: sqlite3.Connection, destination: Destination) -> bool:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from causality_sdk.adoption import Adoption, Failure
 from causality_sdk.buffer import Buffer
 from causality_sdk.courier import Answered, Courier
 from causality_sdk.errors import ClientClosed, QueueError, ResponseError, TransportError
@@ -53,6 +54,8 @@ class Sender:
         hooks: Hooks,
         logger: logging.Logger,
         buffer: Buffer | None = None,
+        rate: Rate | None = None,
+        tells_outages: bool = True,
         clock: Callable[[], float] = time.monotonic,
         wake: Wakeup | None = None,
     ) -> None:
@@ -64,11 +67,15 @@ class Sender:
         self._logger = logger
         self._buffer = Buffer(queue.append_many) if buffer is None else buffer
         self._clock = clock
-        self._rate = Rate()
+        self._rate = Rate() if rate is None else rate  # all senders to one server share it
+        self._tells_outages = tells_outages
         self._turn = threading.Lock()  # held by whoever runs a step; guards all below it
         self.retries = 0  # attempts that failed
         self.last_error: Exception | None = None
         self.last_success_ms: int | None = None  # since the epoch
+        self.failure: Failure | None = None  # of the last attempt, not for the sake of its events
+        self.adoption: Adoption | None = None  # set once, before the start
+        self._adopts_next = False  # own batches and those of orphans take turns
         self._disk_logged = False  # one line for a failing disk, until it works again
         self.flushes = Flushes()  # any thread adds, the sender completes
         self.wake_at = 1  # written by the sender: the id whose commit must wake it
@@ -244,6 +251,8 @@ class Sender:
 
     def _end(self) -> None:
         with self._turn:
+            if self.adoption is not None:
+                self.adoption.let_go()
             self._courier.close()
         self.flushes.end(ClientClosed("the client was closed while flush() was waiting"))
         with self._end_lock:
@@ -270,7 +279,12 @@ class Sender:
             if self.flushes.take_added():
                 self._pacer.flush_began()
             tried = self._may_send()
-            if tried:
+            adopts = self._may_adopt(self._clock()) and (self._adopts_next or not tried)
+            if adopts:
+                self._adopts_next = tried = False
+                self._adopt()
+            elif tried:
+                self._adopts_next = True
                 self._state = "sending"
                 self._deliver()
             aside = self._pacer.anything_aside
@@ -285,7 +299,7 @@ class Sender:
             # without a backoff it would be a busy loop.
             self._logger.exception("causality: the sender failed; it goes on")
             self._state = "blocked"
-            self._failed(error)
+            self._failed(Failure(error))
         finally:
             self._stepping = None
         return self._next_wait()
@@ -296,6 +310,17 @@ class Sender:
         return now >= self._rate.ready_at() and self._pacer.may_send(
             now, queue.last_id, queue.pending, self.flushes.target
         )
+
+    def _may_adopt(self, now: float) -> bool:
+        return now >= self._adoption_due_at()
+
+    def _adoption_due_at(self) -> float:
+        """When an orphan may have its turn. While the server is away, only if we have nothing."""
+        if self.adoption is None or self.flushes.target is not None or self._stopping:
+            return math.inf
+        if self._pacer.failures and self._queue.pending:
+            return math.inf  # our own events find out when it is back
+        return max(self.adoption.due_at, self._rate.ready_at(), self._pacer.retry_at)
 
     def _next_wait(self) -> float | None:
         now = self._clock()
@@ -312,8 +337,9 @@ class Sender:
             self.wake_at = last_id + 1  # the first event after a quiet time starts the timers
         else:
             self.wake_at = self._pacer.wake_at(now)
-        times = [at for at in (due, sync_at) if at is not None]
-        return max(0.0, min(times) - now) if times else None
+        times = [at for at in (due, sync_at, self._adoption_due_at()) if at is not None]
+        soonest = min(times)
+        return None if soonest == math.inf else max(0.0, soonest - now)
 
     def _housekeeping(self) -> None:
         self._hooks.report_lost(self._lost())
@@ -352,31 +378,24 @@ class Sender:
         elif result.again and not self._courier.blocked:
             self._complain(result.error)
         else:
-            offline = isinstance(result.error, TransportError)
-            self._state = "offline" if offline else "blocked"
+            self._state = "offline" if _is_offline(result.error) else "blocked"
             if isinstance(result.error, ResponseError) and result.error.status == 429:
                 self._rate.refused(self._clock())
-            self._failed(result.error, hold=result.hold, retry_after=result.retry_after)
+            self._failed(Failure(result.error, result.hold, result.retry_after))
 
     def _answered(self, answer: Answered) -> None:
         delivered = len(answer.accepted)
         outage = None
         if delivered:
-            self.last_success_ms = time.time_ns() // 1_000_000
             self._rate.delivered(delivered, self._clock())
-            outage = self._pacer.succeeded(self._clock())
+            outage = self._succeeded()
         self._pacer.went_through(
             self._clock(), after=answer.after, last=answer.last, left=answer.left
         )
         # Counted first: the acknowledgement is a fact, even when the disk refuses the removal.
         self.flushes.count(delivered=delivered, rejected=answer.rejected)
         self._settle()
-        if outage is not None:
-            self._logger.info(
-                "causality: delivery works again after %.0f s; %d events wait",
-                outage,
-                self._queue.pending,
-            )
+        self._tell_end_of(outage)
         if delivered:
             size = sum(len(payload) for _, payload in answer.accepted)
             self._hooks.delivered(Delivered(delivered, size, answer.rejected, answer.status))
@@ -384,7 +403,31 @@ class Sender:
             self._complain(answer.complaint)
             if self._courier.blocked:
                 self._state = "blocked"
-                self._back_off(answer.complaint, refused=True)
+                self._back_off(Failure(answer.complaint), refused=True)
+
+    def _adopt(self) -> None:
+        assert self.adoption is not None  # noqa: S101 - _may_adopt has looked
+        progress = self.adoption.step()
+        if progress.delivered:
+            self._tell_end_of(self._succeeded())
+        if progress.failure is not None:
+            self.last_error = progress.failure.error
+            self._state = "offline" if _is_offline(progress.failure.error) else "blocked"
+            self._back_off(progress.failure)
+
+    def _succeeded(self) -> float | None:
+        """The server accepted events. Gives the seconds of the outage that ends, if any."""
+        self.failure = None
+        self.last_success_ms = time.time_ns() // 1_000_000
+        return self._pacer.succeeded(self._clock())
+
+    def _tell_end_of(self, outage: float | None) -> None:
+        if outage is not None and self._tells_outages:
+            self._logger.info(
+                "causality: delivery works again after %.0f s; %d events wait",
+                outage,
+                self._queue.pending,
+            )
 
     def _settle(self) -> None:
         buried = self._courier.settle()
@@ -402,26 +445,23 @@ class Sender:
         self.flushes.complained(error)
         self._hooks.error(error)
 
-    def _failed(
-        self, error: Exception, *, hold: bool = False, retry_after: str | None = None
-    ) -> None:
-        self.last_error = error
-        self._hooks.error(error)
-        self._back_off(error, hold=hold, retry_after=retry_after)
+    def _failed(self, failure: Failure) -> None:
+        self.last_error = failure.error
+        self._hooks.error(failure.error)
+        self._back_off(failure)
 
-    def _back_off(
-        self,
-        error: Exception,
-        *,
-        hold: bool = False,
-        refused: bool = False,
-        retry_after: str | None = None,
-    ) -> None:
+    def _back_off(self, failure: Failure, *, refused: bool = False) -> None:
+        error = failure.error
+        self.failure = None if refused or _is_refusal(error) else failure
         self.retries += 1
         first = self._pacer.failed(
-            self._clock(), error, hold=hold, refused=refused, retry_after=retry_after
+            self._clock(),
+            error,
+            hold=failure.hold,
+            refused=refused,
+            retry_after=failure.retry_after,
         )
-        if first:
+        if first and self._tells_outages:
             self._logger.warning(
                 "causality: delivery failed, %d events wait: %s", self._queue.pending, error
             )
@@ -437,3 +477,12 @@ class Sender:
             self._logger.error("causality: %s", error)
         self._hooks.error(error)
         self.flushes.failed(error)
+
+
+def _is_offline(error: Exception) -> bool:
+    return isinstance(error, TransportError)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether it is about the events, so that others may pass."""
+    return isinstance(error, ResponseError) and error.status in (400, 413, 422)

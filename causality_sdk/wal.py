@@ -179,6 +179,21 @@ class Wal:
         self._pressed = False
         return bool(busy)
 
+    def empty(self) -> bool:
+        """Moves everything into the database and cuts the log to nothing, before the file goes.
+
+        False if another program's open read transaction kept it from that. Raises `sqlite3.Error`.
+        """
+        with self._mutex:
+            if self._connection is None:
+                self._connection = schema.connect(self._path, busy_seconds=0)
+            with self._write_lock, self._reading:
+                busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                if not busy:
+                    self.written = 0
+                    self.dirty_since = None
+        return not busy
+
     def vacuum_step(self) -> bool:
         """Gives up to `VACUUM_STEP_PAGES` free pages back; True if there is more to give back.
 

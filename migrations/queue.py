@@ -107,3 +107,21 @@ def m001_queue(db: Database) -> None:
             )
             """  # noqa: S608 - the names are those of the line above
         )
+
+
+@migrations()
+def m002_adopted(db: Database) -> None:
+    """What keeps the counters of a dead process's file from being added to two others, or twice.
+
+    `heir` is the uuid of the file that takes them over, and `adopted` lists the uuids of the files
+    that this one took over.
+    """
+    db.execute("ALTER TABLE state ADD COLUMN heir TEXT")
+    db.execute(
+        """
+        CREATE TABLE adopted (
+            file_uuid TEXT PRIMARY KEY,
+            adopted_ms INTEGER NOT NULL
+        ) WITHOUT ROWID
+        """
+    )

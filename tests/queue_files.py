@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from causality_sdk import Client
+from causality_sdk import Client, schema
 
 
 def queue_files(directory: Path) -> list[Path]:
@@ -30,6 +30,9 @@ def drain(directory: Path, app_id: str, endpoint: str) -> None:
     """
     for path in queue_files(directory):
         left = len(list(payloads(path)))
+        if schema.heir(path) is not None:  # its heir has counted it, and was killed before the end
+            assert left == 0, path
+            continue
         with Client(
             api_key="test-key",
             endpoint=endpoint,

@@ -99,27 +99,26 @@ class Simulation:
         if reachable is not None:  # most transports have none
             setattr(Timed, "reachable", staticmethod(reachable))  # noqa: B010
 
-        self.sender = Sender(
-            self.queue,
-            Courier(
-                self.queue,
-                CausalityWire(),
-                Timed,
-                BatchLimit(batch_size, max_batch_events, max_batch_bytes),
-            ),
-            limits=Limits(max_batch_events, timeout=10.0),
-            pacer=Pacer(
-                Pace(
-                    batch_size=batch_size,
-                    flush_interval=flush_interval,
-                    backoff_initial=backoff_initial,
-                    backoff_max=backoff_max,
-                    jitter=jitter,
-                    rng=random.Random(rng_seed),  # noqa: S311 - not for secrets
-                    wall_clock=lambda: wall_clock + self.clock.now,
-                ),
-                backlog=self.queue.last_id,
-            ),
+        self._transport = Timed
+        self._limits = (batch_size, max_batch_events, max_batch_bytes)
+        self._pace = Pace(
+            batch_size=batch_size,
+            flush_interval=flush_interval,
+            backoff_initial=backoff_initial,
+            backoff_max=backoff_max,
+            jitter=jitter,
+            rng=random.Random(rng_seed),  # noqa: S311 - not for secrets
+            wall_clock=lambda: wall_clock + self.clock.now,
+        )
+        self.sender = self.sender_for(self.queue)
+
+    def sender_for(self, queue: Queue, *, tells: bool = True) -> Sender:
+        """A sender of this simulation: its clock, its transport, its hooks."""
+        return Sender(
+            queue,
+            Courier(queue, CausalityWire(), self._transport, BatchLimit(*self._limits)),
+            limits=Limits(self._limits[1], timeout=10.0),
+            pacer=Pacer(self._pace, backlog=queue.last_id),
             hooks=Hooks(
                 logger=self.logger,
                 on_delivered=self.delivered.append,
@@ -129,6 +128,7 @@ class Simulation:
             logger=self.logger,
             clock=self.clock,
             wake=Wake(self.clock),
+            tells_outages=tells,
         )
 
     def __enter__(self) -> Simulation:

@@ -23,7 +23,18 @@ PACKAGE = ROOT / "causality_sdk"
 CORE = {"errors", "config", "context", "event", "stats"}
 WAY = {"backoff", "batch", "buffer", "delivery", "flushing", "hooks", "ownership", "pacer", "queue"}
 WAY |= {"bisection", "claim", "courier", "dead_letters", "rate", "scout", "suspects"}
-WAY |= {"forking", "intake", "opening", "queue_file", "runs", "sender", "wakeup"}
+WAY |= {
+    "adoption",
+    "forking",
+    "group_commit",
+    "inheritance",
+    "intake",
+    "opening",
+    "queue_file",
+    "runs",
+    "sender",
+    "wakeup",
+}
 DESTINATION = {"wire", "wire.*", "transport", "transport.*"}
 REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
@@ -32,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"client", "config", "dead_letters", "event", "errors", "stats"},
     "__main__": {"cli"},
     "_version": set(),
+    "adoption": {"errors", "forking", "inheritance", "ownership", "queue", "schema"},
     "aio": {"client"},
     "backoff": set(),
     "batch": set(),
@@ -52,8 +64,10 @@ ALLOWED: dict[str, set[str]] = {
     "events": {"event", "client", "wire", "wire.*", "transport", "transport.*", "errors"},
     "flushing": {"errors", "stats", "wakeup"},
     "forking": set(),
+    "group_commit": {"errors"},
     "hooks": {"stats"},
-    "intake": {"counters", "errors", "queue_file", "runs", "schema", "wal"},
+    "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
+    "intake": {"counters", "group_commit", "errors", "queue_file", "runs", "schema", "wal"},
     "opening": {"claim", "config", "errors", "hooks", "ownership", "queue", "schema"} | DESTINATION,
     "option_checks": {"errors"},
     "ownership": {"errors"},
