@@ -23,6 +23,11 @@ OPENING = threading.RLock()
 
 Never while a file lock is taken: filelock has a gate of its own that a fork closes."""
 
+LOADING = threading.RLock()
+"""Held by the sender's thread while it loads modules, and taken before `OPENING`.
+
+In a child the thread that was loading them is gone: they would stay half loaded for ever."""
+
 
 class ForkedQueue(Protocol):
     """An open queue file."""
@@ -121,6 +126,7 @@ def leak(thing: object) -> None:
 
 def _before() -> None:
     global _collecting
+    LOADING.acquire()
     OPENING.acquire()
     # Until each connection is marked as the parent's: a client found as garbage would close it.
     _collecting = gc.isenabled()
@@ -149,6 +155,7 @@ def _after_in_both() -> None:
     if _collecting:
         gc.enable()
     OPENING.release()
+    LOADING.release()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks

@@ -301,6 +301,8 @@ def test_1000_signals_whose_handler_does_everything_neither_block_nor_lose(
     """In the middle of a loop that tracks flat out; the last handler closes the client."""
     body = f"""
         from causality_sdk import ClientClosed
+        import logging
+        logging.getLogger("causality_sdk").setLevel(logging.CRITICAL)
         client = make(batch_size=50, close_timeout=5, durability={durability!r})
         keys, handled, closed = [], 0, False
 

@@ -318,6 +318,36 @@ def test_a_hook_may_fork_where_flush_runs_it(queue: Path, collector: LoopbackCol
     assert arrived(collector) == ["child", "parent"]
 
 
+def test_a_fork_while_the_sender_loads_what_it_needs_leaves_the_child_able_to_send(
+    queue: Path, collector: LoopbackCollector
+) -> None:
+    """The sender loads its transport at the first attempt, which takes longer than most forks."""
+    body = """
+        class Gate:
+            "Stands in for a slow disk: the sender is in the middle of the import when we fork."
+            def find_spec(self, name, path=None, target=None):
+                if name == "causality_sdk.transport.compression":
+                    loading.set()
+                    waited.wait(0.3)  # the fork must wait for us; nothing else ends this
+
+        sys.meta_path.insert(0, Gate())
+        loading, waited = threading.Event(), threading.Event()
+        client = make(batch_size=1)
+        client.track("parent")
+        assert loading.wait(30)
+
+        def child():
+            client.track("child")
+            assert client.flush(timeout=30).remaining == 0
+            client.close()
+
+        assert fork(child) == 0
+        client.close()
+        """
+    run(body, queue, collector.endpoint)
+    assert arrived(collector) == ["child", "parent"]
+
+
 def test_forks_while_other_threads_make_and_close_clients(
     queue: Path, collector: LoopbackCollector
 ) -> None:

@@ -68,7 +68,8 @@ ALLOWED: dict[str, set[str]] = {
     "hooks": {"stats"},
     "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
     "intake": {"counters", "group_commit", "errors", "queue_file", "runs", "schema", "wal"},
-    "opening": {"claim", "config", "errors", "hooks", "ownership", "queue", "schema"} | DESTINATION,
+    "opening": {"claim", "config", "errors", "forking", "hooks", "ownership", "queue", "schema"}
+    | DESTINATION,
     "option_checks": {"errors"},
     "ownership": {"errors"},
     "pacer": {"backoff", "errors"},
