@@ -31,8 +31,8 @@ from causality_sdk.errors import (
     QueueFull,
 )
 from causality_sdk.event import Encoder, Event, Properties
-from causality_sdk.forking import leak, register_client
-from causality_sdk.pipeline import Pipeline, at_process_end
+from causality_sdk.forking import register_client
+from causality_sdk.pipeline import AtProcessEnd, Pipeline
 from causality_sdk.queue import Queue
 from causality_sdk.queue_file import Reentered
 from causality_sdk.stats import FlushReport, Health, Stats
@@ -134,7 +134,7 @@ class Client:
         if pipeline is None:
             return None
         if pipeline.buffer.waiting:
-            return key if pipeline.write([payload]) else None
+            return key if pipeline.buffer.write([payload]) else None
         try:
             row_id = pipeline.queue.append(payload)
         except QueueFull:
@@ -161,7 +161,7 @@ class Client:
         if pipeline is None:
             return None
         if pipeline.buffer.waiting:
-            return keys if pipeline.write(payloads) else None
+            return keys if pipeline.buffer.write(payloads) else None
         try:
             row_id = pipeline.queue.append_many(payloads)
         except QueueFull:
@@ -181,9 +181,14 @@ class Client:
         """
         if not self._enabled:
             return FlushReport()
-        pipeline = self._opened()
+        try:
+            pipeline = self._opened()
+        except QueueError as error:  # in a forked child that finds no queue
+            if self.config.strict:
+                raise
+            return FlushReport(remaining=len(self._early), error=error)
         if pipeline.buffer.waiting:
-            pipeline.write(())
+            pipeline.buffer.write()
         flush = pipeline.sender.flush(timeout=timeout, retries=self.config.max_retries)
         return FlushReport(
             delivered=flush.delivered,
@@ -206,6 +211,7 @@ class Client:
         with self._opening:
             if self._closed:
                 return
+            self._rescue_early_locked()
             self._closed = True
             pipeline, self._pipeline = self._pipeline, None
             self._ended = pipeline
@@ -325,7 +331,7 @@ class Client:
         # For a client that is forgotten instead of closed. Holds the pipeline, never the client.
         self._finalizer = weakref.finalize(self, pipeline.give_up)
         self._finalizer.atexit = False  # at exit the queue stays open for later atexit hooks
-        at_process_end(_exit_hook(weakref.ref(self)))
+        self._at_process_end = AtProcessEnd(_exit_hook(weakref.ref(self)))
         self._pipeline = pipeline
         return pipeline
 
@@ -350,10 +356,19 @@ class Client:
                 self._logger.error("causality: this forked process has no queue: %s", error)
                 return None
 
-    def begin_anew_after_fork(self) -> None:
+    def _rescue_early_locked(self) -> None:
+        """At the end of a forked child that had no queue: one more try, then the loss counts."""
+        if self._pipeline is not None or not self._early.waiting:
+            return
+        try:
+            self._open_locked()
+        except QueueError as error:
+            self._logger.error("causality: %d events are lost: %s", self._early.give_up(), error)
+
+    def _begin_anew_after_fork(self) -> None:
         """For `os.register_at_fork`, in the child: everything open belongs to the parent."""
         if self._pipeline is not None:
-            leak(self._pipeline)  # with its sockets
+            self._pipeline.leave_to_parent()
             self._finalizer.detach()
             self._pipeline = None
         self._forked = True
@@ -370,7 +385,7 @@ class Client:
         if self.config.strict:
             raise error
         # What the first of several transactions took must not be written twice.
-        written = pipeline.write(payloads[error.written :])
+        written = pipeline.buffer.write(payloads[error.written :])
         if not isinstance(error, Reentered):  # that one is no trouble of the disk
             pipeline.queue.log_trouble = error  # the sender reports it: no hook runs in track()
         pipeline.sender.wake()
@@ -396,11 +411,14 @@ def _exit_hook(reference: weakref.ref[Client]) -> Any:
         client = reference()
         if client is None:
             return
+        with client._opening:
+            if not client._closed:
+                client._rescue_early_locked()
         if client._pipeline is not None:
             # The queue stays open: a track() from a later atexit hook still commits.
-            client._pipeline.shut_down(client.config.close_timeout)
+            client._pipeline.shut_down_at_exit(client.config.close_timeout)
         elif client._ended is not None:  # a close() that came in the middle of a write
-            client._ended.shut_down(client.config.close_timeout)
+            client._ended.shut_down_at_exit(client.config.close_timeout)
             client._ended.give_up()
 
     return at_exit

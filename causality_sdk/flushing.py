@@ -11,6 +11,7 @@ import threading
 from dataclasses import dataclass, field
 
 from causality_sdk.errors import DeliveryError
+from causality_sdk.wakeup import is_held_here
 
 SHORTEST_ATTEMPT = 0.05  # seconds; below it an attempt could only fail
 
@@ -45,6 +46,11 @@ class Flushes:
         self._lock = threading.RLock()  # a signal handler may flush in the middle of a flush
         self._waiting: tuple[Flush, ...] = ()  # replaced, never changed; guarded by _lock
         self._added = False  # since the step last asked
+
+    @property
+    def is_entered_here(self) -> bool:
+        """Whether this very thread is in here, interrupted by a signal handler."""
+        return is_held_here(self._lock)
 
     def add(self, flush: Flush) -> None:
         """From now on the sender works for this flush."""

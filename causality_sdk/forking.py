@@ -10,6 +10,7 @@ in the child for ever, so the forking thread first takes every lock under which 
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import threading
@@ -21,6 +22,11 @@ OPENING = threading.RLock()
 """Held by whoever calls SQLite without the locks of a queue: to prepare, open or inspect a file.
 
 Never while a file lock is taken: filelock has a gate of its own that a fork closes."""
+
+LOADING = threading.RLock()
+"""Held by the sender's thread while it loads modules, and taken before `OPENING`.
+
+In a child the thread that was loading them is gone: they would stay half loaded for ever."""
 
 
 class ForkedQueue(Protocol):
@@ -39,7 +45,7 @@ class ForkedQueue(Protocol):
 class ForkedClient(Protocol):
     """A client that may be used on both sides of a fork."""
 
-    def begin_anew_after_fork(self) -> None:
+    def _begin_anew_after_fork(self) -> None:
         """In the child: forgets what belongs to the parent."""
 
 
@@ -48,6 +54,7 @@ _queues: weakref.WeakValueDictionary[int, ForkedQueue] = weakref.WeakValueDictio
 _clients: weakref.WeakSet[ForkedClient] = weakref.WeakSet()
 _held: list[ForkedQueue] = []  # by the thread that forks, until both sides went on
 _added = 0
+_collecting = False  # whether the garbage collector was on before the fork
 _inherited: set[tuple[int, int]] = set()  # device and inode of files that were open at a fork
 _leaked: list[object] = []  # for a Python without ctypes
 
@@ -118,7 +125,12 @@ def leak(thing: object) -> None:
 
 
 def _before() -> None:
+    global _collecting
+    LOADING.acquire()
     OPENING.acquire()
+    # Until each connection is marked as the parent's: a client found as garbage would close it.
+    _collecting = gc.isenabled()
+    gc.disable()
     for _, queue in sorted(_queues.items()):
         queue.hold_for_fork()
         _held.append(queue)
@@ -127,7 +139,7 @@ def _before() -> None:
 def _after_in_parent() -> None:
     while _held:
         _held.pop().let_go_after_fork()
-    OPENING.release()
+    _after_in_both()
 
 
 def _after_in_child() -> None:
@@ -135,8 +147,15 @@ def _after_in_child() -> None:
         _held.pop().leave_to_parent()
     _queues.clear()
     for client in list(_clients):
-        client.begin_anew_after_fork()
+        client._begin_anew_after_fork()
+    _after_in_both()
+
+
+def _after_in_both() -> None:
+    if _collecting:
+        gc.enable()
     OPENING.release()
+    LOADING.release()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks

@@ -13,6 +13,7 @@ from causality_sdk._version import __version__
 from causality_sdk.claim import claim, fingerprint
 from causality_sdk.config import Config
 from causality_sdk.errors import QueueError
+from causality_sdk.forking import LOADING
 from causality_sdk.hooks import Hooks
 from causality_sdk.ownership import Lease
 from causality_sdk.queue import Queue
@@ -57,7 +58,8 @@ def http_transport(config: Config, wire: Wire, *, forked: bool = False) -> Trans
 
     `forked`: this process inherited the client, and an injected session with its connections.
     """
-    from causality_sdk.transport.http import HttpTransport  # loads requests: 80 ms
+    with LOADING:
+        from causality_sdk.transport.http import HttpTransport  # loads requests: 80 ms
 
     if forked and config.session is not None:
         # A connection that parent and child both write to would mix up their requests. This is

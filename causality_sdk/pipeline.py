@@ -7,15 +7,18 @@ Invariant: whatever way it ends, its file is given up only when no step of the s
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable
 
 from causality_sdk.adoption import Adoption
 from causality_sdk.batch import BatchLimit
 from causality_sdk.buffer import Buffer
 from causality_sdk.config import Config
 from causality_sdk.courier import Courier
+from causality_sdk.forking import leak
 from causality_sdk.hooks import Hooks
 from causality_sdk.opening import destination, http_transport, open_queue, queue_at, release
 from causality_sdk.pacer import Pace, Pacer
@@ -38,7 +41,8 @@ class Pipeline:
         self._logger: logging.Logger = config.logger
         self.queue, self.lease = open_queue(config, wire, hooks)
         self.buffer = buffer
-        buffer.attach(self.queue.append_many)
+        queue = self.queue
+        buffer.attach(queue.append_many, lambda: queue.is_entered_here)
         self._config = config
         self._wire = wire
         self._rate = Rate()
@@ -55,8 +59,10 @@ class Pipeline:
                 clock=time.monotonic,
                 logger=config.logger,
             )
+        self._process = os.getpid()
         if config.start:
             self.sender.start()
+        _pipelines.add(self)
 
     def _sender(
         self, queue: Queue, hooks: Hooks, buffer: Buffer | None = None, *, tells: bool = True
@@ -113,14 +119,22 @@ class Pipeline:
         if self.sender.wait_until_ended(max(0.0, deadline - time.monotonic())):
             self.sender.shrink(deadline - time.monotonic())
 
-    def write(self, payloads: Sequence[bytes]) -> bool:
-        """Commits what the buffer holds, and then these; False if all that stays in memory."""
-        if self.is_entered_here:
-            # Whoever is to be waited for may wait for this thread.
-            self.buffer.keep(payloads)
-            self.sender.wake()
-            return False
-        return self.buffer.write(payloads)
+    def shut_down_at_exit(self, timeout: float) -> None:
+        """`shut_down` for exit hooks: those of all clients together take `timeout` seconds."""
+        global _exit_seconds
+        timeout = max(0.0, timeout - _exit_seconds)
+        for other in list(_pipelines):
+            # At once, so that all servers are waited for at the same time.
+            if other is not self and other._process == os.getpid():
+                other.sender.hasten(timeout)
+        began = time.monotonic()
+        self.shut_down(timeout)
+        _exit_seconds += time.monotonic() - began
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: never works again. The one thread that is left may be in a step."""
+        self.sender.abandon()
+        leak(self)  # with its sockets
 
     @property
     def is_entered_here(self) -> bool:
@@ -135,6 +149,10 @@ class Pipeline:
         self.sender.when_ended(lambda: release(self.queue, self.lease))
 
 
+_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()  # that may still be open
+_exit_seconds = 0.0  # taken by the exit hooks that ran; they run one after another
+
+
 def _hooks(config: Config) -> Hooks:
     return Hooks(
         logger=config.logger,
@@ -144,12 +162,28 @@ def _hooks(config: Config) -> Hooks:
     )
 
 
-def at_process_end(callback: Callable[[], None]) -> None:
-    """Also where atexit is skipped: in the children of multiprocessing. Once per process."""
-    multiprocessing = sys.modules.get("multiprocessing.process")
-    if multiprocessing is None or multiprocessing.parent_process() is None:
-        return
-    from multiprocessing.util import Finalize
+class AtProcessEnd:
+    """Calls `callback` where atexit is skipped: at the end of a child of multiprocessing.
 
-    # Before the queues and managers of multiprocessing itself (priority 10 and less) are closed.
-    Finalize(None, callback, exitpriority=100)
+    Works as long as it is kept. Made in the child itself, or in the parent of a child that is to
+    be forked.
+    """
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback = callback
+        multiprocessing = sys.modules.get("multiprocessing.process")
+        if multiprocessing is None:
+            return
+        from multiprocessing.util import register_after_fork
+
+        # A child forgets all finalizers before its function runs, after the main module was
+        # imported in it. What is registered here is called right after that.
+        register_after_fork(self, AtProcessEnd._register)
+        if multiprocessing.parent_process() is not None:
+            self._register()
+
+    def _register(self) -> None:
+        from multiprocessing.util import Finalize
+
+        # Before the queues and managers of multiprocessing itself (priority 10 and less) close.
+        Finalize(None, self._callback, exitpriority=100)

@@ -23,6 +23,7 @@ from causality_sdk import counters, schema, wal
 from causality_sdk.counters import COUNTED, Counters
 from causality_sdk.errors import QueueError, QueueFull
 from causality_sdk.forking import OPENING, Inherited, leak, note_inherited, register_queue
+from causality_sdk.wakeup import is_held_here
 
 Row: TypeAlias = tuple[int, bytes]
 """Id and payload."""
@@ -270,13 +271,12 @@ class QueueFile:
         True only in a signal handler or a destructor: Python runs those between any two
         instructions of their thread.
         """
-        # _is_owned is what threading.Condition asks a lock of one's own for.
-        locks: tuple[Any, ...] = (self._lock, self._reading)
-        return any(lock._is_owned() for lock in locks) or self.wal.is_entered_here
+        locks = (self._lock, self._reading)
+        return any(is_held_here(lock) for lock in locks) or self.wal.is_entered_here
 
     def _check_reentry(self) -> None:
         """Raises `Reentered` where a second write would come into the middle of the first."""
-        if self._lock._is_owned():  # type: ignore[attr-defined]
+        if is_held_here(self._lock):
             raise self._reentered()
 
     def _reentered(self) -> Reentered:

@@ -114,12 +114,11 @@ class Sender:
         """
         deadline = None if timeout is None else self._clock() + timeout
         flush = Flush(target=self._queue.last_id, retries=retries, deadline=deadline)
-        stepping = self._stepping == threading.get_ident()
-        if stepping or self._queue.is_entered_here or self._buffer.is_entered_here:
+        if self._is_interrupted_here():
             flush.complete(
                 RuntimeError(
-                    "flush() in a hook, or in a signal handler that interrupted the client, would"
-                    " wait for itself; call it outside"
+                    "flush() in a hook, or in a signal handler that interrupted a flush or a write,"
+                    " would wait for itself; call it outside"
                 )
             )
             return flush
@@ -134,6 +133,28 @@ class Sender:
         finally:
             self.flushes.discard(flush)
         return flush
+
+    def _is_interrupted_here(self) -> bool:
+        """Whether this thread holds what a step needs: a hook or a signal handler is running."""
+        return (
+            self._stepping == threading.get_ident()
+            or self._queue.is_entered_here
+            or self._buffer.is_entered_here
+            or self.flushes.is_entered_here
+        )
+
+    def hasten(self, timeout: float) -> None:
+        """Makes the thread try to deliver all that is queued, in `timeout` s; waits for nothing."""
+        if self._thread is not None and self._queue.pending and not self._over:
+            deadline = self._clock() + timeout
+            self.flushes.add(Flush(target=self._queue.last_id, retries=0, deadline=deadline))
+            self._wake.set()
+
+    def abandon(self) -> None:
+        """In a forked child: a step that the fork interrupted is the last, and waits for nobody."""
+        self._stopping = True
+        self._wake = Wakeup()
+        self._wake.set()
 
     def stop(self) -> None:
         """Ends the sender after the attempt under way. Returns at once; may be called twice."""

@@ -7,6 +7,12 @@ own thread is just setting it waits for ever. Invariant: `set` never waits.
 from __future__ import annotations
 
 import threading
+from typing import Any
+
+
+def is_held_here(lock: Any) -> bool:
+    """Whether this very thread holds an `RLock`, in a frame that a signal handler interrupted."""
+    return bool(lock._is_owned())  # as threading.Condition asks
 
 
 class Wakeup:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from causality_sdk import schema
 from causality_sdk.forking import leak
+from causality_sdk.wakeup import is_held_here
 
 PAGE = 4096  # bytes; schema.py makes every file with it
 FRAME = PAGE + 24  # bytes of one page in the log
@@ -215,7 +216,7 @@ class Wal:
     @property
     def is_entered_here(self) -> bool:
         """Whether this very thread is in the middle of a checkpoint."""
-        return bool(self._mutex._is_owned())  # type: ignore[attr-defined]
+        return is_held_here(self._mutex)
 
     def hold(self) -> None:
         """Waits for a checkpoint under way, and keeps the next from beginning. For a fork."""

@@ -7,6 +7,7 @@ Invariant: the api key goes to the configured endpoint and nowhere else, and is 
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  the first look-up of a name would load it, during a fork perhaps
 import time
 from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
