@@ -158,11 +158,12 @@ class AsyncClient:
         seconds = self.config.close_timeout if timeout is None else timeout
         reply = Reply()
         if self._here().close(seconds, reply):
-            # It ends the wait, not the work.
-            await asyncio.wait([reply.future], timeout=seconds + CLOSE_GRACE)
-            if reply.future.done():
-                reply.future.result()
-            reply.future.cancel()
+            try:
+                done, _ = await asyncio.wait([reply.future], timeout=seconds + CLOSE_GRACE)
+                for future in done:
+                    future.result()
+            finally:
+                reply.future.cancel()  # ends the wait, not the work
 
     async def stats(self) -> Stats:
         """Counters and state of this moment; also after `close()`."""
@@ -221,9 +222,9 @@ class AsyncClient:
 
 
 class AsyncDeadLetters:
-    """The dead letters of one queue file, as `DeadLetters`; each call in a thread of its own.
+    """The dead letters of one queue file, as `DeadLetters`. `async for` gives all, oldest first.
 
-    Each may raise `QueueError`, with nothing changed, and `ClientClosed`.
+    Each method may raise `QueueError`, with nothing changed, and `ClientClosed`.
     """
 
     def __init__(self, owner: AsyncClient) -> None:

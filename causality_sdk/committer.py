@@ -57,6 +57,7 @@ class Committer:
         self._lock = threading.Lock()  # guards the next two, and that nothing follows the last
         self._thread: threading.Thread | None = None
         self._ended = False
+        self._at_exit = False  # whether the hook is registered; the thread's
 
     # ------------------------------------------------------------------ any thread
 
@@ -154,6 +155,8 @@ class Committer:
     def _commit(self, payloads: list[bytes]) -> bool:
         if self.client is None:
             self.client = self._open_client()
+        if not self._at_exit:
+            self._at_exit = True
             # After the client's own hook was registered, so that it runs before it.
             atexit.register(self.drain)
         return self.client._commit(payloads)

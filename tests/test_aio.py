@@ -723,6 +723,27 @@ def test_a_forgotten_client_lets_go_of_its_file(queue_path: Path) -> None:
     assert asyncio.run(heir()) == str(queue_path)
 
 
+def test_a_program_that_ends_without_a_close_delivers(
+    collector: LoopbackCollector, queue_path: Path
+) -> None:
+    script = (
+        "import asyncio\n"
+        "from causality_sdk.aio import AsyncClient\n"
+        f"client = AsyncClient(api_key={KEY!r}, endpoint={collector.endpoint!r}, app_id='tests',\n"
+        f"    queue_path={str(queue_path)!r})\n"
+        "asyncio.run(client.track('x'))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert collector.count == 1
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_client_that_was_made_and_not_used_before_a_fork_works_in_the_child(
     collector: LoopbackCollector, queue_path: Path
