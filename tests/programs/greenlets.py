@@ -1,7 +1,7 @@
 """A program under gevent or eventlet: `greenlets.py LIBRARY SCENE ENDPOINT QUEUE`.
 
 Its standard library is patched first, as those who use them do. Prints as JSON what the scene saw,
-among it `stall`: by how many seconds a greenlet that wakes every 5 ms was late at worst.
+in one of them `stall`: by how many seconds a greenlet that wakes every 5 ms was late at worst.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ import threading  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from typing import Any  # noqa: E402
+
+import requests  # noqa: E402, F401 - the sender would load it in its greenlet, with the hub waiting
 
 from causality_sdk import Client  # noqa: E402
 
@@ -88,7 +90,7 @@ def track_some(client: Client) -> None:
 def deliver() -> None:
     """Many greenlets track, the background delivers, flush and close finish it."""
     delivered = threading.Event()
-    with Watch(), make(on_delivered=lambda _: delivered.set()) as client:
+    with make(on_delivered=lambda _: delivered.set()) as client:
         in_greenlets(lambda: track_some(client))
         SEEN["background"] = delivered.wait(10)
         report = client.flush(timeout=10)
@@ -100,10 +102,10 @@ def deliver() -> None:
 
 def hang() -> None:
     """The server answers nothing: only those who wait for it may wait."""
-    client = make()
+    client = make(timeout=10)
     with Watch():
         client.track("first")
-        waiting = threading.Thread(target=client.flush, args=(1,))
+        waiting = threading.Thread(target=client.flush, args=(4,))
         waiting.start()
         in_greenlets(lambda: track_some(client))
         SEEN["flush_waits"] = waiting.is_alive()
@@ -129,7 +131,7 @@ def flush_in_a_hook() -> None:
         errors.append(repr(client.flush(timeout=10).error))
         called.set()
 
-    with Watch(), make(on_delivered=hook) as client:
+    with make(on_delivered=hook) as client:
         client.track("x")
         client.flush(timeout=5)
         SEEN["called"] = called.wait(10)
@@ -138,7 +140,7 @@ def flush_in_a_hook() -> None:
 
 def by_hand() -> None:
     """Without a thread: the greenlet that flushes delivers, the others go on."""
-    with Watch(), make(start=False) as client:
+    with make(start=False) as client:
         in_greenlets(lambda: track_some(client))
         in_greenlets(lambda: client.flush(timeout=10), 3)
         SEEN["pending"] = client.stats().pending
