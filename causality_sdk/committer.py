@@ -12,7 +12,7 @@ import copy
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -57,6 +57,7 @@ class Committer:
         self._lock = threading.Lock()  # guards the next two, and that nothing follows the last
         self._thread: threading.Thread | None = None
         self._ended = False
+        self._following: Entry | None = None  # taken, and not in the last group; the thread's
         self._at_exit = False  # whether the hook is registered; the thread's
 
     # ------------------------------------------------------------------ any thread
@@ -70,10 +71,9 @@ class Committer:
             if self._ended:
                 raise ClientClosed("this client was closed; make a new one, or close it later")
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="causality-committer", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="causality-committer", daemon=True)
+                thread.start()
+                self._thread = thread
             self._inbox.put(Commit(payloads, reply))
 
     def close(self, timeout: float, reply: Reply) -> bool:
@@ -107,37 +107,38 @@ class Committer:
     # ------------------------------------------------------------------ the thread
 
     def _run(self) -> None:
-        for group in self._groups():
-            first = group[0]
-            if isinstance(first, Commit):
-                commits = [entry for entry in group if isinstance(entry, Commit)]
-                give(self._answers(commits))
-            elif isinstance(first, threading.Event):
-                first.set()
-            else:
-                atexit.unregister(self.drain)
-                if isinstance(first, Close):
-                    give([self._close(first)])
-                return
+        while self._serve(self._take()):
+            pass
 
-    def _groups(self) -> Iterator[list[Entry]]:
+    def _take(self) -> list[Entry]:
         """What waits: commits as one group, up to its limit; everything else by itself."""
-        following: Entry | None = None
-        while True:
-            group = [following or self._inbox.get()]
-            following = None
-            size = _size(group[0])
-            while following is None and isinstance(group[0], Commit):
-                try:
-                    entry = self._inbox.get_nowait()
-                except queue.Empty:
-                    break
-                size += _size(entry)
-                if size <= GROUP_BYTES and isinstance(entry, Commit):
-                    group.append(entry)
-                else:
-                    following = entry
-            yield group
+        first, self._following = self._following or self._inbox.get(), None
+        group, size = [first], _size(first)
+        while self._following is None and isinstance(first, Commit):
+            try:
+                entry = self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            size += _size(entry)
+            if size <= GROUP_BYTES and isinstance(entry, Commit):
+                group.append(entry)
+            else:
+                self._following = entry
+        return group
+
+    def _serve(self, group: Sequence[Entry]) -> bool:
+        """Does what the group asks for; False after the last one."""
+        first = group[0]
+        if isinstance(first, Commit):
+            give(self._answers([entry for entry in group if isinstance(entry, Commit)]))
+        elif isinstance(first, threading.Event):
+            first.set()
+        else:
+            atexit.unregister(self.drain)
+            if isinstance(first, Close):
+                give([self._close(first)])
+            return False
+        return True
 
     def _answers(self, commits: Sequence[Commit]) -> Sequence[Answer]:
         try:
