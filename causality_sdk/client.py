@@ -26,7 +26,6 @@ from causality_sdk.errors import (
     ClientClosed,
     ConfigError,
     DeliveryError,
-    EventError,
     QueueError,
     QueueFull,
 )
@@ -105,7 +104,8 @@ class Client:
         if not self._enabled:
             return None
         if isinstance(event, Event):
-            beside = (
+            key, payload = self._encoder.encode_event(
+                event,
                 properties,
                 user_id,
                 session_id,
@@ -114,11 +114,6 @@ class Client:
                 idempotency_key,
                 app_id,
             )
-            if any(argument is not None for argument in beside):
-                raise EventError(
-                    "properties, user_id and the like belong inside the Event, not beside it"
-                )
-            key, payload = self._encoder.encode_event(event)
         else:
             key, payload = self._encoder.encode(
                 event,
@@ -154,23 +149,10 @@ class Client:
         """
         if not self._enabled:
             return None
-        keys, payloads = self._encode_all(events)
-        pipeline = self._pipeline or self._reopened(payloads)
-        if not payloads:
-            return keys
-        if pipeline is None:
-            return None
-        if pipeline.buffer.waiting:
-            return keys if pipeline.buffer.write(payloads) else None
-        try:
-            row_id = pipeline.queue.append_many(payloads)
-        except QueueFull:
-            raise
-        except QueueError as error:
-            return keys if self._written_after_all(pipeline, payloads, error) else None
-        if row_id >= pipeline.sender.wake_at:
-            pipeline.sender.wake()
-        return keys
+        encode = self._encoder.encode_item
+        encoded = [encode(index, event) for index, event in enumerate(events)]
+        committed = self._commit([payload for _, payload in encoded])
+        return [key for key, _ in encoded] if committed else None
 
     def flush(self, timeout: float | None = None) -> FlushReport:
         """Tries to deliver all that is queued at this moment, and reports. Any thread.
@@ -300,21 +282,24 @@ class Client:
 
     # ------------------------------------------------------------------ inside
 
-    def _encode_all(self, events: Iterable[Event]) -> tuple[list[str], list[bytes]]:
-        keys, payloads = [], []
-        for index, event in enumerate(events):
-            if not isinstance(event, Event):
-                raise EventError(
-                    f"track_many takes Event objects; item {index} is a {type(event).__name__}"
-                )
-            try:
-                key, payload = self._encoder.encode_event(event)
-            except ValueError as error:  # an EventError is one
-                error.args = (f"event {index}: {error}",)
-                raise
-            keys.append(key)
-            payloads.append(payload)
-        return keys, payloads
+    def _commit(self, payloads: list[bytes]) -> bool:
+        """Commits encoded events in order; False if they wait in memory. Raises as `track_many`."""
+        pipeline = self._pipeline or self._reopened(payloads)
+        if not payloads:
+            return True
+        if pipeline is None:
+            return False
+        if pipeline.buffer.waiting:
+            return pipeline.buffer.write(payloads)
+        try:
+            row_id = pipeline.queue.append_many(payloads)
+        except QueueFull:
+            raise
+        except QueueError as error:
+            return self._written_after_all(pipeline, payloads, error)
+        if row_id >= pipeline.sender.wake_at:
+            pipeline.sender.wake()
+        return True
 
     def _opened(self) -> Pipeline:
         """The pipeline of this process. Raises `ClientClosed`, and `QueueError` in a child."""

@@ -162,6 +162,8 @@ def signature(name: str, function: Function) -> str:
     result = f" -> {ast.unparse(function.returns)}" if function.returns else ""
     if name[:1].isupper() or function.name == "__init__":
         result = ""
+    if isinstance(function, ast.AsyncFunctionDef):
+        name = f"async {name}"
     line = f"{name}({', '.join(parts)}){result}"
     if len(line) <= LINE:
         return line
@@ -252,6 +254,10 @@ def api_page() -> str:
         source = imported[name]
         if not name.startswith("__") and not source.endswith(".errors"):
             lines += class_section(module(source), name)
+    aio = module(f"{PACKAGE}.aio")
+    lines += [f"## {aio.name}\n", "For asyncio.\n"]
+    for name in aio.exported():
+        lines += class_section(aio, name)
     lines += [f"## {PACKAGE}.testing\n", docstring(testing.tree).split("\n\n")[0] + "\n"]
     imported = testing.imported()
     for name in testing.exported():
