@@ -30,7 +30,7 @@ from causality_sdk.errors import (
     QueueError,
     QueueFull,
 )
-from causality_sdk.event import Encoder, Event, Properties
+from causality_sdk.event import Encoder, Event, Properties, SupportsEvent, as_event
 from causality_sdk.hooks import Hooks
 from causality_sdk.opening import http_transport, open_queue, release
 from causality_sdk.ownership import Lease
@@ -111,7 +111,7 @@ class Client:
 
     def track(
         self,
-        event: str | Event,
+        event: str | Event | SupportsEvent,
         properties: Properties | None = None,
         *,
         user_id: str | None = None,
@@ -123,15 +123,17 @@ class Client:
     ) -> str | None:
         """Commits one event to the queue and gives its idempotency key. Any thread.
 
-        `event` is the event's type, with the rest as arguments, or an `Event`. `timestamp` is an
-        aware datetime or milliseconds since the epoch. None means that the disk did not take it:
-        the event waits in memory, see `Stats.buffered`.
+        `event` is the event's type, with the rest as arguments, or an `Event`, or a typed event
+        such as `PackTrackEvent`. `timestamp` is an aware datetime or milliseconds since the epoch.
+        None means that the disk did not take it: the event waits in memory, see `Stats.buffered`.
 
         Raises `EventError` for an event that can never be sent, `QueueFull` under
         `overflow="reject"`, `ClientClosed` after `close()`, and `QueueError` under `strict`.
         """
         if not self._enabled:
             return None
+        if type(event) is not str:
+            event = as_event(event)
         if isinstance(event, Event):
             beside = (
                 properties,
@@ -149,7 +151,7 @@ class Client:
             key, payload = self._encoder.encode_event(event)
         else:
             key, payload = self._encoder.encode(
-                event,
+                event,  # type: ignore[arg-type]  # what is no string, the encoder refuses
                 properties,
                 user_id,
                 session_id,
@@ -172,7 +174,7 @@ class Client:
             self._sender.wake()
         return key
 
-    def track_many(self, events: Iterable[Event]) -> list[str] | None:
+    def track_many(self, events: Iterable[Event | SupportsEvent]) -> list[str] | None:
         """Commits events in order, in one transaction, and gives their keys. Any thread.
 
         All are encoded first: a bad one raises `EventError` that names its index, and none is
@@ -299,9 +301,10 @@ class Client:
 
     # ------------------------------------------------------------------ inside
 
-    def _encode_all(self, events: Iterable[Event]) -> tuple[list[str], list[bytes]]:
+    def _encode_all(self, events: Iterable[Event | SupportsEvent]) -> tuple[list[str], list[bytes]]:
         keys, payloads = [], []
-        for index, event in enumerate(events):
+        for index, given in enumerate(events):
+            event = as_event(given)
             if not isinstance(event, Event):
                 raise EventError(
                     f"track_many takes Event objects; item {index} is a {type(event).__name__}"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import orjson
@@ -49,6 +49,22 @@ class Event:
     timestamp: datetime | int | None = None
     idempotency_key: str | UUID | None = None
     app_id: str | None = None
+
+
+class SupportsEvent(Protocol):
+    """An event of a type of its own, such as `PackTrackEvent`. `track()` takes it."""
+
+    def to_event(self) -> Event:
+        """The same as an `Event`."""
+        ...
+
+
+def as_event(event: Any) -> Any:
+    """The `Event` of what has one; anything else as it is, to be judged by the encoder."""
+    if isinstance(event, Event):
+        return event
+    to_event = getattr(event, "to_event", None)
+    return event if to_event is None else to_event()
 
 
 def _now_ms() -> int:

@@ -25,9 +25,10 @@ WAY = {"backoff", "batch", "buffer", "delivery", "flushing", "hooks", "ownership
 WAY |= {"bisection", "claim", "courier", "dead_letters", "rate", "scout", "suspects"}
 WAY |= {"intake", "opening", "queue_file", "runs", "sender"}
 DESTINATION = {"wire", "wire.*", "transport", "transport.*"}
+PACKTRACK = {"wire.base", "wire.packtrack"}
 REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
-ALL = ABOVE_CLIENT | {"schema", "client", "aio", "events", "packtrack"}
+ALL = ABOVE_CLIENT | {"schema", "client", "aio", "events", "packtrack", "packtrack.*"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": {"client", "config", "dead_letters", "event", "errors", "stats"},
     "__main__": {"cli"},
@@ -57,7 +58,19 @@ ALLOWED: dict[str, set[str]] = {
     "option_checks": {"errors"},
     "ownership": {"errors"},
     "pacer": {"backoff", "errors"},
-    "packtrack": {"event", "client", "wire", "wire.*", "transport", "transport.*", "errors"},
+    "packtrack": {"errors", "packtrack.*"},
+    "packtrack.attempts": {"backoff", "errors", "packtrack.config", "transport.base"} | PACKTRACK,
+    "packtrack.client": {"client", "errors", "event", "opening", "option_checks", "plain", "stats"}
+    | PACKTRACK
+    | {"packtrack.*", "transport.base"},
+    "packtrack.config": {"config", "errors", "option_checks", "packtrack.durations"} | PACKTRACK,
+    "packtrack.connections": {"errors", "transport.base", "wire.base"},
+    "packtrack.durations": set(),
+    "packtrack.event": {"errors", "event", "packtrack", "packtrack.rfc3339", "plain"} | PACKTRACK,
+    "packtrack.rfc3339": {"errors", "plain"},
+    "packtrack_logger": {"cli.exits", "errors", "packtrack.durations", "packtrack_logger.*"},
+    "packtrack_logger.*": {"cli.exits", "errors", "event", "packtrack", "packtrack.*", "stats"}
+    | {"packtrack_logger", "packtrack_logger.*"},
     "plain": {"errors"},
     "queue": {"counters", "intake", "queue_file", "runs", "wal"},
     "queue_file": {"counters", "errors", "schema", "wal"},
@@ -82,6 +95,7 @@ ANYBODY = {"_version"}
 # What a module may name in annotations, under `if TYPE_CHECKING:`, and nowhere else.
 FOR_TYPES: dict[str, set[str]] = {
     "config": {"stats", "transport.base", "wire.base"},
+    "packtrack.config": {"packtrack.attempts", "transport.base"},
 }
 
 PUBLIC = {
