@@ -66,9 +66,14 @@ ALLOWED: dict[str, set[str]] = {
     "packtrack.config": {"config", "errors", "option_checks", "packtrack.durations"} | PACKTRACK,
     "packtrack.connections": {"errors", "transport.base", "wire.base"},
     "packtrack.durations": set(),
-    "packtrack.event": {"errors", "event", "packtrack", "packtrack.rfc3339", "plain"} | PACKTRACK,
+    "packtrack.event": {"errors", "event", "packtrack.rfc3339", "plain"} | PACKTRACK,
     "packtrack.rfc3339": {"errors", "plain"},
-    "packtrack_logger": {"cli.exits", "errors", "packtrack.durations", "packtrack_logger.*"},
+    "packtrack_logger": {
+        "cli.exits",
+        "packtrack.durations",
+        "packtrack_logger.*",
+        "wire.packtrack",
+    },
     "packtrack_logger.*": {"cli.exits", "errors", "event", "packtrack", "packtrack.*", "stats"}
     | {"packtrack_logger", "packtrack_logger.*"},
     "plain": {"errors"},

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from causality_sdk._version import __version__
-from causality_sdk.config import Config, Overflow
+from causality_sdk.config import LOGGER, Config, Overflow
 from causality_sdk.errors import ConfigError
 from causality_sdk.option_checks import (
     SECONDS_MAX,
@@ -86,7 +86,8 @@ class PackTrackConfig:
     session: requests.Session | None = field(default=None, repr=False)
     """A session of your own. It is used for one request at a time."""
     logger: logging.Logger | None = field(default=None, repr=False)
-    """Where failed attempts of synchronous calls are logged. None: nowhere."""
+    """Where failed attempts and what happens to the queue are logged. None: the attempts nowhere,
+    the queue to the logger `causality_sdk`."""
     on_attempt: Callable[[Attempt], object] | None = field(default=None, repr=False)
     """Hook after each attempt of a synchronous call, on the calling thread: for metrics."""
     app_id: str = "packtrack"
@@ -99,6 +100,8 @@ class PackTrackConfig:
     """Events that the queue file holds at most."""
     overflow: Overflow = "reject"
     """At the capacity: `"reject"` raises `QueueFull`, `"drop_oldest"` evicts."""
+    strict: bool = False
+    """True: trouble of the disk raises `QueueError` out of `track()`."""
     start: bool = True
     """False: no thread; tracked events are sent by `flush()` alone."""
 
@@ -143,7 +146,7 @@ class PackTrackConfig:
         number("jitter", self.jitter, least=0, most=1)
         number("retry_after_max", self.retry_after_max, least=0, most=SECONDS_MAX)
         number("flush_interval", self.flush_interval, above=0, most=SECONDS_MAX)
-        for name in ("gzip", "health_enabled", "start"):
+        for name in ("gzip", "health_enabled", "strict", "start"):
             flag(name, getattr(self, name))
         choice("overflow", self.overflow, get_args(Overflow))
         self._check_health_path()
@@ -194,6 +197,8 @@ class PackTrackConfig:
             session=None if transport is not None else self.session,
             wire=PackTrackWire.name,
             transport=transport,
+            strict=self.strict,
+            logger=self.logger or LOGGER,
             start=self.start,
         )
 

@@ -34,9 +34,13 @@ def from_datetime(moment: datetime, name: str = "timestamp") -> str:
         )
     # The standard has no seconds in an offset; local mean times of old have.
     if offset % _MINUTE:
-        moment = moment.astimezone(timezone.utc)
+        try:
+            moment = moment.astimezone(timezone.utc)
+        except OverflowError as error:
+            raise EventError(f"{name} {moment.isoformat()} is out of range: {error}") from None
     text = moment.isoformat()
-    return text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
+    text = text.removesuffix("+00:00") + "Z" if text.endswith("+00:00") else text
+    return checked(text, name)
 
 
 def checked(text: str, name: str = "timestamp") -> str:
