@@ -87,7 +87,10 @@ def waits() -> Waits:
 @pytest.fixture
 def client(server: LoopbackPackTrack, waits: Waits) -> Iterator[PackTrackClient]:
     with PackTrackClient(
-        api_key=KEY, base_url=server.endpoint, sleep=waits, rng=random.Random(1)
+        api_key=KEY,
+        base_url=server.endpoint,
+        sleep=waits,
+        rng=random.Random(1),  # noqa: S311
     ) as made:
         yield made
 
@@ -183,7 +186,8 @@ class TestRetries:
         assert client.ingest_event(event()).attempts == 4
         assert len({request.headers["idempotency-key"] for request in server.requests}) == 1
         assert len({request.body for request in server.requests}) == 1
-        assert len(waits.seconds) == 3
+        # The connection that was closed had been used before: that attempt is made up for at once.
+        assert len(waits.seconds) == 2
         assert (len(server.events), server.repeats) == (1, 1)
 
     def test_delays_double_up_to_their_maximum_within_the_jitter(
@@ -221,7 +225,7 @@ class TestRetries:
         self, server: LoopbackPackTrack, client: PackTrackClient, waits: Waits
     ) -> None:
         server.respond(429, headers={"Retry-After": "61"})
-        with pytest.raises(RetriesExhausted, match="asks to wait .Retry-After: 61") as caught:
+        with pytest.raises(RetriesExhausted, match=r"asks to wait \(Retry-After: 61\)") as caught:
             client.ingest_event(event())
         assert (caught.value.attempts, waits.seconds) == (1, [])
 
@@ -251,10 +255,11 @@ class TestRetries:
         def once(peer: Peer) -> None:
             peer.request()
             peer.send(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+            peer.request()  # and no answer, as if it had crossed the server's goodbye
 
         with (
             HostileServer(once, once) as hostile,
-            PackTrackClient(api_key=KEY, base_url=hostile.url, retries=0) as client,
+            PackTrackClient(api_key=KEY, base_url=hostile.endpoint, retries=0) as client,
         ):
             assert client.ingest_event(event()).attempts == 1
             assert client.ingest_event(event()).attempts == 2
@@ -278,7 +283,7 @@ class TestErrors:
         self, server: LoopbackPackTrack, client: PackTrackClient
     ) -> None:
         server.respond(503, "busy")
-        with pytest.raises(RetriesExhausted, match="given up after 4 attempts: .* 503") as caught:
+        with pytest.raises(RetriesExhausted, match=r"given up after 4 attempts: .* 503") as caught:
             client.ingest_event(event())
         error = caught.value
         assert (error.status_code, error.retryable, error.attempts) == (503, True, 4)
@@ -340,14 +345,14 @@ class TestErrors:
 
 
 class TestTimeout:
-    def test_a_call_can_have_its_own(self, client: PackTrackClient, waits: Waits) -> None:
+    def test_a_call_can_have_its_own(self) -> None:
         def silent(peer: Peer) -> None:
             peer.request()
             peer.hold()
 
         with (
             HostileServer(silent) as hostile,
-            PackTrackClient(api_key=KEY, base_url=hostile.url, timeout=60, retries=0) as slow,
+            PackTrackClient(api_key=KEY, base_url=hostile.endpoint, timeout=60, retries=0) as slow,
             pytest.raises(RetriesExhausted, match=r"did not answer within 0\.05 s"),
         ):
             slow.ingest_event(event(), timeout=0.05)
@@ -384,7 +389,11 @@ class TestHealth:
         self, server: LoopbackPackTrack
     ) -> None:
         server.health_path = "/up"
-        options = {"api_key": KEY, "base_url": server.endpoint, "health_path": "/up"}
+        options: dict[str, Any] = {
+            "api_key": KEY,
+            "base_url": server.endpoint,
+            "health_path": "/up",
+        }
         with PackTrackClient(**options) as client:
             client.ingest_event(event())
         with PackTrackClient(**options, health_enabled=True) as client:
@@ -444,7 +453,7 @@ class TestHooks:
         self, server: LoopbackPackTrack, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.DEBUG, "causality_sdk")
-        options = {"api_key": KEY, "base_url": server.endpoint}
+        options: dict[str, Any] = {"api_key": KEY, "base_url": server.endpoint}
         server.respond(500, times=1)
         with PackTrackClient(**options, sleep=Waits()) as client:
             client.ingest_event(event())
@@ -505,7 +514,7 @@ class Counting(requests.Session):
         self.gate.set()
         self.inside = threading.Event()
 
-    def request(self, *args: Any, **options: Any) -> requests.Response:  # type: ignore[override]
+    def request(self, *args: Any, **options: Any) -> requests.Response:
         self.now += 1
         self.most = max(self.most, self.now)
         self.inside.set()
@@ -595,9 +604,11 @@ class TestQueue:
     def test_only_packtrack_events_are_tracked(
         self, server: LoopbackPackTrack, tmp_path: Path
     ) -> None:
-        with PackTrackClient(**self.options(server, tmp_path)) as client:
-            with pytest.raises(EventError, match="track takes a PackTrackEvent, got str"):
-                client.track("purchase")  # type: ignore[arg-type]
+        with (
+            PackTrackClient(**self.options(server, tmp_path)) as client,
+            pytest.raises(EventError, match="track takes a PackTrackEvent, got str"),
+        ):
+            client.track("purchase")  # type: ignore[arg-type]
 
 
 class TestConfig:

@@ -236,7 +236,8 @@ def _known(owner: str, found: object, names: list[str]) -> dict[str, Any]:
         raise EventError(f"{owner} must be an object, got {show(found)}")
     for name in found:
         if name not in names:
+            shown = show(name).removeprefix("str ")
             raise EventError(
-                f"{show(name)} is not a field of {owner}; the fields are {', '.join(names)}"
+                f"{shown} is not a field of {owner}; the fields are {', '.join(names)}"
             )
     return {name: value for name, value in found.items() if value is not None}

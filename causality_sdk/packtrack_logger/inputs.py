@@ -179,4 +179,6 @@ def _kind(value: object) -> str:
         return "an array"
     if isinstance(value, str):
         return "a string"
-    return {None: "null", True: "true", False: "false"}.get(value, "a number")  # type: ignore[call-overload,no-any-return]
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return "a number"

@@ -36,6 +36,7 @@ from causality_sdk.stats import FlushReport
 
 LOGGER_AGENT = f"{USER_AGENT} packtrack-logger/{__version__}"
 APP_ID = "packtrack-logger"
+CLOSE_SECONDS = 0.5  # for the thread to end, after the flush
 
 
 def run(flags: Flags, stdin: BinaryIO) -> int:
@@ -78,7 +79,7 @@ class Run:
             on_attempt=self._tell_attempt if flags.verbose else None,
             logger=_logger(verbose=flags.verbose) if flags.durable else None,
             strict=True,
-            start=not flags.no_flush,
+            start=flags.stdin and not flags.no_flush,  # a pipe may stay open for days
         )
         if config.user_agent == USER_AGENT:
             config = replace(config, user_agent=LOGGER_AGENT)
@@ -160,23 +161,30 @@ class Run:
     def _queue(self, events: Iterable[Located], *, several: bool) -> int:
         flags = self._flags
         with PackTrackClient(config=self._config) as client:
-            path = client.queue.stats().queue_path
+            before = client.queue.stats()
             queued, stopped = self._track_all(client, events, several=several)
             # Also after input that ended with an error: what is in the queue by now goes out.
-            report = None if flags.no_flush else client.flush()
-            remaining = client.queue.stats().pending
-            client.close(timeout=0)
-        self._tell(f"{_events(queued)} queued in {path}; {_waiting(remaining)} there")
+            report = FlushReport() if flags.no_flush else client.flush()
+            queue = client.queue
+            client.close(timeout=CLOSE_SECONDS if self._config.start else 0)
+            after = queue.stats()
+        path = after.queue_path
+        self._tell(f"{_events(queued)} queued in {path}; {_waiting(after.pending)} there")
         if stopped is not None:
-            before = f" ({_events(queued)} before it were queued)" if queued else ""
-            raise _with_words(stopped, before)
-        code, words = _judged(report)
-        facts = {"queued": queued, "remaining": remaining, "queue_path": path}
+            words = f" ({_events(queued)} before it were queued)" if queued else ""
+            raise _with_words(stopped, words)
+        submitted = after.acknowledged - before.acknowledged
+        facts: dict[str, object] = {
+            "queued": queued,
+            "submitted": submitted,
+            "remaining": after.pending,
+            "queue_path": path,
+        }
+        code, words = _judged(report, after.pending, after.buried - before.buried)
         if code:
-            words += f"; {_waiting(remaining)} in {path}, the next run with --async sends them"
+            words += f"; {_waiting(after.pending)} in {path}, the next run with --async sends them"
             return _failed(flags, code, words, **facts)
-        delivered = 0 if report is None else report.delivered
-        self._succeeded(f"{_events(delivered)} submitted", submitted=delivered, **facts)
+        self._succeeded(f"{_events(submitted)} submitted", **facts)
         return 0
 
     def _track_all(
@@ -232,15 +240,13 @@ class Run:
         self._tell(words)
 
 
-def _judged(report: FlushReport | None) -> tuple[int, str]:
-    """The exit code of a flush, and what to say about it."""
-    if report is None:
-        return 0, ""
+def _judged(report: FlushReport, pending: int, buried: int) -> tuple[int, str]:
+    """The exit code of a run through the queue, and what to say about it."""
     error = report.error
-    if error is None and not report.buried:
+    if buried:
+        return REFUSED, f"the server refused {_events(buried)} for good (dead letters)"
+    if error is None or not pending:
         return 0, ""
-    if error is None:
-        return REFUSED, f"the server refused {_events(report.buried)} for good (dead letters)"
     refused = isinstance(error, ResponseError) and not is_passing(error.status)
     final = refused or isinstance(error, QueueError)
     return (REFUSED if final else RETRIES_EXHAUSTED), str(error)
