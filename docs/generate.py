@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import difflib
 import functools
+import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -306,12 +307,12 @@ def logger_page() -> str:
     lines = [
         NOTE.replace("docstrings", "command"),
         "# packtrack-logger\n",
-        f"{command.help}\n",
+        f"{inspect.cleandoc(command.help or '')}\n",
         "How to use it: [Log from a shell](../how-to/log-from-a-shell.md).\n",
         f"```console\n{how_to.removeprefix('Examples:').strip()}\n```\n".replace("\n  ", "\n"),
-        f"{precedence.strip()} A duration is a number with a unit, such as",
-        "`15s`, `100ms` or `1m30s`; without a unit it is seconds. An empty variable counts as not"
-        " set.\n",
+        precedence.strip(),
+        "A duration is a number with a unit, such as `15s`, `100ms` or `1m30s`; without a unit it",
+        "is seconds. An empty variable counts as not set.\n",
         "| option | value | meaning |",
         "| --- | --- | --- |",
     ]
@@ -385,7 +386,8 @@ def errors_page() -> str:
     lines = [
         NOTE,
         "# Errors\n",
-        f"All of them can be imported from `{PACKAGE}`.\n",
+        f"All of them can be imported from `{PACKAGE}`; `IngestError` and those below it from",
+        f"[`{PACKAGE}.packtrack`](packtrack.md#ingesterror).\n",
         f"{tree}\n",
         f"{rest}\n",
         f"An excerpt of a body has at most {_constant(owner, 'BODY_EXCERPT_CHARS')} characters.\n",
