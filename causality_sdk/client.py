@@ -30,7 +30,7 @@ from causality_sdk.errors import (
     QueueError,
     QueueFull,
 )
-from causality_sdk.event import Encoder, Event, Properties, SupportsEvent, as_event
+from causality_sdk.event import Encoder, Event, Properties, Trackable, as_event
 from causality_sdk.hooks import Hooks
 from causality_sdk.opening import http_transport, open_queue, release
 from causality_sdk.ownership import Lease
@@ -111,7 +111,7 @@ class Client:
 
     def track(
         self,
-        event: str | Event | SupportsEvent,
+        event: str | Event | Trackable,
         properties: Properties | None = None,
         *,
         user_id: str | None = None,
@@ -124,34 +124,18 @@ class Client:
         """Commits one event to the queue and gives its idempotency key. Any thread.
 
         `event` is the event's type, with the rest as arguments, or an `Event`, or a typed event
-        such as `PackTrackEvent`. `timestamp` is an aware datetime or milliseconds since the epoch.
-        None means that the disk did not take it: the event waits in memory, see `Stats.buffered`.
+        with all but `properties` as arguments. `timestamp` is an aware datetime or milliseconds
+        since the epoch. None means that the disk did not take it:
+        the event waits in memory, see `Stats.buffered`.
 
         Raises `EventError` for an event that can never be sent, `QueueFull` under
         `overflow="reject"`, `ClientClosed` after `close()`, and `QueueError` under `strict`.
         """
         if not self._enabled:
             return None
-        if type(event) is not str:
-            event = as_event(event)
-        if isinstance(event, Event):
-            beside = (
-                properties,
-                user_id,
-                session_id,
-                device_id,
-                timestamp,
-                idempotency_key,
-                app_id,
-            )
-            if any(argument is not None for argument in beside):
-                raise EventError(
-                    "properties, user_id and the like belong inside the Event, not beside it"
-                )
-            key, payload = self._encoder.encode_event(event)
-        else:
+        if isinstance(event, str):
             key, payload = self._encoder.encode(
-                event,  # type: ignore[arg-type]  # what is no string, the encoder refuses
+                event,
                 properties,
                 user_id,
                 session_id,
@@ -160,6 +144,18 @@ class Client:
                 idempotency_key,
                 app_id,
             )
+        else:
+            whole = as_event(
+                event,
+                properties,
+                user_id=user_id,
+                session_id=session_id,
+                device_id=device_id,
+                timestamp=timestamp,
+                idempotency_key=idempotency_key,
+                app_id=app_id,
+            )
+            key, payload = self._encoder.encode_event(whole)
         if self._closed:
             raise self._closed_error()
         if self._buffer:
@@ -174,7 +170,7 @@ class Client:
             self._sender.wake()
         return key
 
-    def track_many(self, events: Iterable[Event | SupportsEvent]) -> list[str] | None:
+    def track_many(self, events: Iterable[Event | Trackable]) -> list[str] | None:
         """Commits events in order, in one transaction, and gives their keys. Any thread.
 
         All are encoded first: a bad one raises `EventError` that names its index, and none is
@@ -301,16 +297,13 @@ class Client:
 
     # ------------------------------------------------------------------ inside
 
-    def _encode_all(self, events: Iterable[Event | SupportsEvent]) -> tuple[list[str], list[bytes]]:
+    def _encode_all(self, events: Iterable[Event | Trackable]) -> tuple[list[str], list[bytes]]:
         keys, payloads = [], []
-        for index, given in enumerate(events):
-            event = as_event(given)
-            if not isinstance(event, Event):
-                raise EventError(
-                    f"track_many takes Event objects; item {index} is a {type(event).__name__}"
-                )
+        for index, event in enumerate(events):
+            if isinstance(event, str):
+                raise EventError(f"track_many takes Event objects; item {index} is a str")
             try:
-                key, payload = self._encoder.encode_event(event)
+                key, payload = self._encoder.encode_event(as_event(event))
             except ValueError as error:  # an EventError is one
                 error.args = (f"event {index}: {error}",)
                 raise

@@ -51,20 +51,47 @@ class Event:
     app_id: str | None = None
 
 
-class SupportsEvent(Protocol):
-    """An event of a type of its own, such as `PackTrackEvent`. `track()` takes it."""
+class Trackable(Protocol):
+    """What knows how to be an `Event`: the typed events of `causality_sdk.events`, or your own."""
 
-    def to_event(self) -> Event:
-        """The same as an `Event`."""
+    def event(
+        self,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        device_id: str | None = None,
+        timestamp: datetime | int | None = None,
+        idempotency_key: str | UUID | None = None,
+        app_id: str | None = None,
+    ) -> Event:
+        """The event, with what is known beside it."""
         ...
 
 
-def as_event(event: Any) -> Any:
-    """The `Event` of what has one; anything else as it is, to be judged by the encoder."""
-    if isinstance(event, Event):
-        return event
-    to_event = getattr(event, "to_event", None)
-    return event if to_event is None else to_event()
+def as_event(value: object, properties: object = None, **beside: Any) -> Event:
+    """The `Event` that `value` is or makes. `beside` is what was given with it.
+
+    Raises `EventError`.
+    """
+    given = {name: argument for name, argument in beside.items() if argument is not None}
+    if isinstance(value, Event):
+        if given or properties is not None:
+            raise EventError(
+                "properties, user_id and the like belong inside the Event, not beside it"
+            )
+        return value
+    make = getattr(value, "event", None)
+    if not callable(make) or isinstance(value, type):
+        raise EventError(
+            f"event_type must be a string, got {show(value)}; use str(...), an Event, or a typed"
+            " event"
+        )
+    if properties is not None:
+        raise EventError(f"properties belong inside the {type(value).__name__}, not beside it")
+    made = make(**given)
+    if not isinstance(made, Event):
+        raise EventError(f"{type(value).__name__}.event() must give an Event, got {show(made)}")
+    return made
 
 
 def _now_ms() -> int:

@@ -186,9 +186,9 @@ class TestFromDict:
             PackTrackEvent.from_dict([])  # type: ignore[arg-type]
 
 
-class TestToEvent:
+class TestCanonical:
     def test_the_canonical_event_carries_the_object_and_its_time(self) -> None:
-        canonical = event().to_event(idempotency_key="k-1")
+        canonical = event().event(idempotency_key="k-1")
         assert canonical.event_type == "packtrack_event"
         assert canonical.properties == event().to_dict()
         assert canonical.timestamp == 1769860800000

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packtrack_shell import EVENT, KEY, Shell, flags
 
+from causality_sdk.packtrack_logger.flags import Flags
+from causality_sdk.packtrack_logger.run import Run
 from causality_sdk.testing import LoopbackPackTrack
 
 
@@ -245,3 +249,20 @@ class TestProcesses:
             out, err = process.communicate(timeout=30)
         assert (process.returncode, out, err) == (0, "", "")
         assert messages(server) == ["backup finished"]
+
+
+def test_a_server_that_asks_for_an_hour_does_not_hold_a_cron_job_that_long(
+    shell: Shell, server: LoopbackPackTrack
+) -> None:
+    server.respond(429, headers={"Retry-After": "3600"})
+    options = {"api_key": KEY, "base_url": server.endpoint, "durable": True, "retries": 9}
+    made = Run(Flags(**options, **event_flags()), io.BytesIO())  # type: ignore[arg-type]
+    made._config = replace(
+        made._config, retry_after_max=0.0, timeout=0.3, queue_path=shell.home / "queue.db"
+    )
+    assert made.go() == 3
+    assert len(server.requests) == 1
+
+
+def event_flags() -> dict[str, str]:
+    return {name.lstrip("-").replace("-", "_"): value for name, value in EVENT.items()}

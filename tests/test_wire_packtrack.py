@@ -152,7 +152,7 @@ class TestAnyEvent:
         assert (good["severity"], good["status"], good["message"]) == (
             "error",
             "failed",
-            "no paper",
+            "jam",
         )
         assert (bad["severity"], bad["status"], bad["message"]) == ("info", "unknown", "a")
         assert bad["metadata"] == {"severity": "fatal", "status": 7, "message": ""}
@@ -175,7 +175,7 @@ def reordered(value: Any, like: Any) -> Any:
 
 class TestPackTrackEvents:
     def test_it_goes_out_as_it_is_with_the_envelope_beside_it(self) -> None:
-        (found,) = sent(EVENT.to_event(idempotency_key="k-1"))
+        (found,) = sent(EVENT.event(idempotency_key="k-1"))
         assert found["extra"].pop("_server")["hostname"]
         assert found["extra"].pop("_causality") == {"app_id": "shop", "idempotency_key": "k-1"}
         assert found == EVENT.to_dict()
@@ -184,7 +184,7 @@ class TestPackTrackEvents:
         event = PackTrackEvent.from_dict(
             EVENT.to_dict() | {"extra": {"_server": 1, "_causality": 2, "__server": 3}}
         )
-        (found,) = sent(event.to_event())
+        (found,) = sent(event.event())
         extra = found["extra"]
         assert (extra["_server"], extra["_causality"], extra["__server"]) == (1, 2, 3)
         assert extra["___server"]["hostname"]
@@ -338,12 +338,24 @@ class TestWithAClient:
         del event["properties"]["_server"]
         assert event["properties"] == EVENT.to_dict()
 
-    def test_arguments_beside_it_are_an_error(self, tmp_path: Path) -> None:
-        options = self.options(tmp_path, "http://127.0.0.1:9")
-        with Client(**options, transport=RecordingTransport(), start=False) as client:
-            with pytest.raises(EventError, match="belong inside the Event"):
-                client.track(EVENT, user_id="u")
-            client.close(timeout=0)
+    def test_what_is_given_beside_it_is_carried_in_the_envelope(self, tmp_path: Path) -> None:
+        with (
+            LoopbackPackTrack() as server,
+            Client(**self.options(tmp_path, server.endpoint), start=False) as client,
+        ):
+            client.track(EVENT, user_id="u-42", session_id="s-1", idempotency_key="k-1")
+            with pytest.raises(EventError, match="timestamp belongs inside the PackTrackEvent"):
+                client.track(EVENT, timestamp=1)
+            with pytest.raises(EventError, match="properties belong inside the PackTrackEvent"):
+                client.track(EVENT, {"a": 1})
+            assert client.flush(timeout=10).delivered == 1
+        assert server.events[0]["extra"]["_causality"] == {
+            "app_id": "shop",
+            "idempotency_key": "k-1",
+            "user_id": "u-42",
+            "session_id": "s-1",
+        }
+        assert server.events[0]["actor"] == EVENT.to_dict()["actor"]
 
     def test_a_time_before_1970_cannot_be_queued(self, tmp_path: Path) -> None:
         old = PackTrackEvent.from_dict(EVENT.to_dict() | {"timestamp": "1969-12-31T23:59:59Z"})

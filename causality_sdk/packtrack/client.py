@@ -277,7 +277,7 @@ def _object(event: object, what: str) -> bytes:
 def _canonical(event: object, key: str | UUID | None) -> Event:
     if not isinstance(event, PackTrackEvent):
         raise EventError(f"track takes a PackTrackEvent, got {show(event)}")
-    return event.to_event(idempotency_key=key)
+    return event.event(idempotency_key=key)
 
 
 def _closed_error() -> ClientClosed:

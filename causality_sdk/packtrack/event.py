@@ -153,13 +153,31 @@ class PackTrackEvent:
             given[name] = _part(kind, name, given[name])
         return cls(**given)
 
-    def to_event(self, *, idempotency_key: str | UUID | None = None) -> Event:
-        """The same as a canonical event, for the queue. The key is for replays."""
+    def event(
+        self,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        device_id: str | None = None,
+        timestamp: datetime | int | None = None,
+        idempotency_key: str | UUID | None = None,
+        app_id: str | None = None,
+    ) -> Event:
+        """The same as a canonical event, for the queue, with what `track()` was given beside it.
+
+        Raises `EventError` for `timestamp`, since the event has one.
+        """
+        if timestamp is not None:
+            raise EventError("timestamp belongs inside the PackTrackEvent, not beside it")
         return Event(
             EVENT_TYPE,
             self.to_dict(),
+            user_id=user_id,
+            session_id=session_id,
+            device_id=device_id,
             timestamp=rfc3339.milliseconds(str(self.timestamp)),
             idempotency_key=idempotency_key,
+            app_id=app_id,
         )
 
 

@@ -8,6 +8,7 @@ it is read.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import BinaryIO
@@ -164,7 +165,7 @@ class Run:
             before = client.queue.stats()
             queued, stopped = self._track_all(client, events, several=several)
             # Also after input that ended with an error: what is in the queue by now goes out.
-            report = FlushReport() if flags.no_flush else client.flush()
+            report = FlushReport() if flags.no_flush else self._flush(client)
             queue = client.queue
             client.close(timeout=CLOSE_SECONDS if self._config.start else 0)
             after = queue.stats()
@@ -186,6 +187,18 @@ class Run:
             return _failed(flags, code, words, **facts)
         self._succeeded(f"{_events(submitted)} submitted", **facts)
         return 0
+
+    def _flush(self, client: PackTrackClient) -> FlushReport:
+        """Goes on as long as something arrives, but does not wait long for what does not.
+
+        A server may ask to be left alone for an hour, and cron starts the next run meanwhile.
+        """
+        patience = self._config.retry_after_max + self._config.timeout
+        while True:
+            end = time.monotonic() + patience
+            report = client.flush(timeout=patience)
+            if not report.remaining or not report.delivered or time.monotonic() < end:
+                return report
 
     def _track_all(
         self, client: PackTrackClient, events: Iterable[Located], *, several: bool
@@ -211,7 +224,7 @@ class Run:
             except QueueFull:
                 if self._flags.no_flush:
                     raise
-                client.flush()  # makes room, if the server takes them
+                self._flush(client)  # makes room, if the server takes them
                 client.track(event, idempotency_key=key)
         except QueueFull as error:
             raise QueueFull(f"{place}: {error}; it and what follows is not queued") from error
