@@ -100,7 +100,7 @@ ANYBODY = {"_version"}
 # What a module may name in annotations, under `if TYPE_CHECKING:`, and nowhere else.
 FOR_TYPES: dict[str, set[str]] = {
     "config": {"stats", "transport.base", "wire.base"},
-    "packtrack.config": {"packtrack.attempts", "transport.base"},
+    "packtrack.config": {"packtrack.attempts", "stats", "transport.base"},
 }
 
 PUBLIC = {

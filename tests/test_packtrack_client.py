@@ -32,6 +32,7 @@ from causality_sdk import (
     ResponseError,
     TransportError,
     __version__,
+    packtrack,
 )
 from causality_sdk.errors import BODY_EXCERPT_CHARS
 from causality_sdk.packtrack import (
@@ -594,6 +595,25 @@ class TestQueue:
         assert max(request.count for request in server.requests) <= 3
         assert len(server.events) == 7
 
+    def test_the_hooks_of_the_queue_are_called(
+        self, server: LoopbackPackTrack, tmp_path: Path
+    ) -> None:
+        told: list[Any] = []
+        options = self.options(server, tmp_path) | {
+            "queue_capacity": 2,
+            "overflow": "drop_oldest",
+            "start": False,
+            "on_delivered": told.append,
+            "on_dropped": told.append,
+            "on_error": told.append,
+        }
+        server.respond(503, times=1)
+        with PackTrackClient(**options) as client:
+            client.track_many([event(), event(), event()])
+            client.flush(timeout=10)
+        kinds = {type(each).__name__ for each in told}
+        assert kinds == {"Delivered", "Dropped", "ResponseError"}
+
     def test_a_program_that_only_ingests_has_no_queue(
         self, server: LoopbackPackTrack, tmp_path: Path
     ) -> None:
@@ -695,6 +715,24 @@ class TestConfig:
         page = Path(__file__).parent.parent / "docs" / "reference" / "packtrack.md"
         text = page.read_text(encoding="utf-8")
         assert [spec.name for spec in fields(PackTrackConfig) if f"`{spec.name}`" not in text] == []
+
+
+def test_the_public_names_are_these() -> None:
+    assert packtrack.__all__ == [
+        "Actor",
+        "Attempt",
+        "IngestError",
+        "IngestRefused",
+        "IngestResult",
+        "PackTrackClient",
+        "PackTrackConfig",
+        "PackTrackEvent",
+        "RetriesExhausted",
+        "Severity",
+        "Source",
+        "Status",
+        "Workflow",
+    ]
 
 
 def test_importing_it_loads_nothing_slow() -> None:

@@ -199,6 +199,11 @@ class TestFiles:
         assert f"events.json, line 2: {complaint}" in result.output
         assert server.requests == []
 
+    def test_a_file_name_that_is_no_text_can_be_told(self, shell: Shell) -> None:
+        result = shell.run("--file", "nowhere/\udcff", "--json")
+        assert result.exit_code == 4
+        assert "cannot be read" in json.loads(result.stdout)["error"]
+
 
 class TestPipes:
     def test_lines_are_sent_in_order(self, shell: Shell, server: LoopbackPackTrack) -> None:

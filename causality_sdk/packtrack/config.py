@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import requests
 
     from causality_sdk.packtrack.attempts import Attempt
+    from causality_sdk.stats import Delivered, Dropped
     from causality_sdk.transport.base import Transport
 
 BASE_URL = "https://pack.shimcounty.com"
@@ -90,6 +91,12 @@ class PackTrackConfig:
     the queue to the logger `causality_sdk`."""
     on_attempt: Callable[[Attempt], object] | None = field(default=None, repr=False)
     """Hook after each attempt of a synchronous call, on the calling thread: for metrics."""
+    on_delivered: Callable[[Delivered], object] | None = field(default=None, repr=False)
+    """Hook after each acknowledged batch of tracked events. Sender thread."""
+    on_dropped: Callable[[Dropped], object] | None = field(default=None, repr=False)
+    """Hook after tracked events were evicted. Sender thread."""
+    on_error: Callable[[Exception], object] | None = field(default=None, repr=False)
+    """Hook for each failure to deliver tracked events. Sender thread."""
     app_id: str = "packtrack"
     """Names the directory of the queue that `track()` uses."""
     queue_path: Path | None = None
@@ -199,6 +206,9 @@ class PackTrackConfig:
             transport=transport,
             strict=self.strict,
             logger=self.logger or LOGGER,
+            on_delivered=self.on_delivered,
+            on_dropped=self.on_dropped,
+            on_error=self.on_error,
             start=self.start,
         )
 

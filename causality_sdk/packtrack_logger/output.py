@@ -5,12 +5,12 @@ Invariant: a reader that goes away is no error.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import Any
 
 import click
-import orjson
 
 
 def say(text: str, *, err: bool = False) -> bool:
@@ -26,8 +26,11 @@ def say(text: str, *, err: bool = False) -> bool:
 
 
 def result(facts: dict[str, Any]) -> str:
-    """The object that `--json` prints."""
-    return orjson.dumps(facts).decode()
+    """One JSON object on one line, for `--json` and `--dry-run`.
+
+    In ASCII: neither the terminal's encoding nor a file name that is no text can break it.
+    """
+    return json.dumps(facts, separators=(",", ":"))
 
 
 def failure(code: int, message: str, **facts: Any) -> str:

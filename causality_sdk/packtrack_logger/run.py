@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import BinaryIO
 
 import click
-import orjson
 
 from causality_sdk._version import __version__
 from causality_sdk.cli.exits import INVALID, REFUSED, RETRIES_EXHAUSTED
@@ -33,7 +32,7 @@ from causality_sdk.packtrack.config import USER_AGENT
 from causality_sdk.packtrack_logger.flags import Flags
 from causality_sdk.packtrack_logger.inputs import Located, read_file, read_lines
 from causality_sdk.packtrack_logger.output import failure, result, say
-from causality_sdk.stats import FlushReport
+from causality_sdk.stats import Delivered, FlushReport
 
 LOGGER_AGENT = f"{USER_AGENT} packtrack-logger/{__version__}"
 APP_ID = "packtrack-logger"
@@ -73,12 +72,15 @@ class Run:
     def __init__(self, flags: Flags, stdin: BinaryIO) -> None:
         self._flags = flags
         self._stdin = stdin
+        self._submitted = 0  # of the queue; counted where the batches are sent
+        self._buried = 0
         self._check_flags()
         config = PackTrackConfig.load(
             **flags.options,
             app_id=APP_ID,
             on_attempt=self._tell_attempt if flags.verbose else None,
             logger=_logger(verbose=flags.verbose) if flags.durable else None,
+            on_delivered=self._count,
             strict=True,
             start=flags.stdin and not flags.no_flush,  # a pipe may stay open for days
         )
@@ -138,7 +140,7 @@ class Run:
             self._succeeded("", dry_run=True, events=objects)
             return 0
         for found in objects:
-            if not say(orjson.dumps(found).decode()):
+            if not say(result(found)):
                 break
         self._tell(f"{_events(len(objects))} valid, nothing sent")
         return 0
@@ -162,7 +164,6 @@ class Run:
     def _queue(self, events: Iterable[Located], *, several: bool) -> int:
         flags = self._flags
         with PackTrackClient(config=self._config) as client:
-            before = client.queue.stats()
             queued, stopped = self._track_all(client, events, several=several)
             # Also after input that ended with an error: what is in the queue by now goes out.
             report = FlushReport() if flags.no_flush else self._flush(client)
@@ -174,18 +175,17 @@ class Run:
         if stopped is not None:
             words = f" ({_events(queued)} before it were queued)" if queued else ""
             raise _with_words(stopped, words)
-        submitted = after.acknowledged - before.acknowledged
-        facts: dict[str, object] = {
+        facts = {
             "queued": queued,
-            "submitted": submitted,
+            "submitted": self._submitted,
             "remaining": after.pending,
             "queue_path": path,
         }
-        code, words = _judged(report, after.pending, after.buried - before.buried)
+        code, words = _judged(report, after.pending, self._buried)
         if code:
             words += f"; {_waiting(after.pending)} in {path}, the next run with --async sends them"
             return _failed(flags, code, words, **facts)
-        self._succeeded(f"{_events(submitted)} submitted", **facts)
+        self._succeeded(f"{_events(self._submitted)} submitted", **facts)
         return 0
 
     def _flush(self, client: PackTrackClient) -> FlushReport:
@@ -197,6 +197,7 @@ class Run:
         while True:
             end = time.monotonic() + patience
             report = client.flush(timeout=patience)
+            self._buried += report.buried
             if not report.remaining or not report.delivered or time.monotonic() < end:
                 return report
 
@@ -238,6 +239,9 @@ class Run:
             say(result({"ok": True, "exit_code": 0, **facts, "error": None}))
         if words:
             self._tell(words)
+
+    def _count(self, delivered: Delivered) -> None:
+        self._submitted += delivered.events
 
     def _tell(self, words: str) -> None:
         if self._flags.verbose:
