@@ -109,6 +109,14 @@ class TestQueue:
         assert "1 event submitted" in result.stderr
 
 
+    def test_a_queue_that_cannot_be_opened_exits_with_2_and_names_it(self, shell: Shell) -> None:
+        (shell.home / "causality").write_text("in the way")
+        result = shell.event("--async")
+        assert result.exit_code == 2
+        assert str(shell.home / "causality") in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
 class TestFlags:
     def test_batch_size_is_the_most_that_goes_in_a_request(
         self, shell: Shell, server: LoopbackPackTrack
