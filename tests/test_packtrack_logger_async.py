@@ -108,7 +108,6 @@ class TestQueue:
         assert "1 event queued in" in result.stderr
         assert "1 event submitted" in result.stderr
 
-
     def test_a_queue_that_cannot_be_opened_exits_with_2_and_names_it(self, shell: Shell) -> None:
         (shell.home / "causality").write_text("in the way")
         result = shell.event("--async")

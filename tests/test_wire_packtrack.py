@@ -257,6 +257,7 @@ class TestVerdicts:
             Response(302),
             Response(400),
             Response(500, body=b"{}"),
+            Response(200, body=b"{}", truncated=True),
             Response(200, body=b" <html>"),
             Response(200, body=b"\xef\xbb\xbf<!doctype html>"),
             Response(200, {"content-type": "Text/HTML; charset=utf-8"}, b"Log in"),

@@ -79,10 +79,10 @@ class PackTrackWire:
 def acknowledges(response: Response) -> bool:
     """Whether the answer takes all that was sent: any 2xx, but for a page.
 
-    PackTrack answers with JSON or with nothing; a page is what a captive portal or a proxy puts
-    in its place.
+    A page, or an answer that is longer than anybody reads, is not PackTrack's: it is what a
+    captive portal or a proxy puts in its place.
     """
-    if not 200 <= response.status <= 299:
+    if not 200 <= response.status <= 299 or response.truncated:
         return False
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     start = response.body.removeprefix(_BOM).lstrip()[:1]
