@@ -158,6 +158,23 @@ class TestFlags:
         assert shell.run(*PIPE, stdin=lines("z")).exit_code == 0
         assert messages(server) == [*"abc", "z"]
 
+    def test_a_full_queue_that_is_not_to_be_sent_exits_with_3(
+        self, shell: Shell, server: LoopbackPackTrack
+    ) -> None:
+        arguments = ("--async", "--no-flush", "--queue-capacity", "1")
+        assert shell.event(*arguments).exit_code == 0
+        assert shell.event(*arguments).exit_code == 3
+        assert server.requests == []
+
+    def test_an_event_that_the_queue_cannot_take_exits_with_1_and_names_the_line(
+        self, shell: Shell, server: LoopbackPackTrack
+    ) -> None:
+        old = json.dumps({"timestamp": "1969-12-31T23:59:59Z"}) + "\n"
+        result = shell.run(*PIPE, stdin=lines("a") + old)
+        assert result.exit_code == 1
+        assert "standard input, line 2: timestamp must lie between" in result.stderr
+        assert messages(server) == ["a"]
+
     def test_the_idempotency_key_is_that_of_the_event_and_numbered_for_many(
         self, shell: Shell, server: LoopbackPackTrack
     ) -> None:

@@ -150,6 +150,14 @@ class TestFiles:
         assert "events.json, line 2: not a JSON object but an array" in result.output
         assert server.requests == []
 
+    def test_metadata_that_is_nested_too_deeply_exits_with_1(
+        self, shell: Shell, server: LoopbackPackTrack
+    ) -> None:
+        deep = '{"a":' * 300 + "1" + "}" * 300
+        for value in (deep, '{"a":' * 100_000):
+            assert shell.event("--metadata", value).exit_code == 1
+        assert server.requests == []
+
     def test_a_trailing_comma_is_malformed(self, shell: Shell, tmp_path: Path) -> None:
         path = tmp_path / "events.json"
         path.write_text(f"[{json.dumps(found())},\n]")
