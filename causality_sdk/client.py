@@ -29,7 +29,7 @@ from causality_sdk.errors import (
     QueueError,
     QueueFull,
 )
-from causality_sdk.event import Encoder, Event, Properties
+from causality_sdk.event import Encoder, Event, Properties, Trackable
 from causality_sdk.forking import register_client
 from causality_sdk.pipeline import AtProcessEnd, Pipeline
 from causality_sdk.queue import Queue
@@ -82,7 +82,7 @@ class Client:
 
     def track(
         self,
-        event: str | Event,
+        event: str | Event | Trackable,
         properties: Properties | None = None,
         *,
         user_id: str | None = None,
@@ -94,8 +94,9 @@ class Client:
     ) -> str | None:
         """Commits one event to the queue and gives its idempotency key. Any thread.
 
-        `event` is the event's type, with the rest as arguments, or an `Event`. `timestamp` is an
-        aware datetime or milliseconds since the epoch. None means that the disk did not take it:
+        `event` is the event's type, with the rest as arguments, or an `Event`, or a typed event
+        with all but `properties` as arguments. `timestamp` is an aware datetime or milliseconds
+        since the epoch. None means that the disk did not take it:
         the event waits in memory, see `Stats.buffered`.
 
         Raises `EventError` for an event that can never be sent, `QueueFull` under
@@ -103,8 +104,8 @@ class Client:
         """
         if not self._enabled:
             return None
-        if isinstance(event, Event):
-            key, payload = self._encoder.encode_event(
+        if isinstance(event, str):
+            key, payload = self._encoder.encode(
                 event,
                 properties,
                 user_id,
@@ -115,7 +116,7 @@ class Client:
                 app_id,
             )
         else:
-            key, payload = self._encoder.encode(
+            key, payload = self._encoder.encode_event(
                 event,
                 properties,
                 user_id,
@@ -140,7 +141,7 @@ class Client:
             pipeline.sender.wake()
         return key
 
-    def track_many(self, events: Iterable[Event]) -> list[str] | None:
+    def track_many(self, events: Iterable[Event | Trackable]) -> list[str] | None:
         """Commits events in order, in one transaction, and gives their keys. Any thread.
 
         All are encoded first: a bad one raises `EventError` that names its index, and none is

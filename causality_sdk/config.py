@@ -272,7 +272,7 @@ class Config:
         return default_queue_path(self.app_id)
 
 
-WIRE_NAMES = ("causality",)
+WIRE_NAMES = ("causality", "packtrack")
 """What `wire` may name; the modules are in `causality_sdk.wire`."""
 
 

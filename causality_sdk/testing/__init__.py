@@ -7,6 +7,13 @@ sqlite-utils.
 from causality_sdk.testing._batch import ReceivedRequest
 from causality_sdk.testing._script import ScriptedAnswer
 from causality_sdk.testing.collector import LoopbackCollector
+from causality_sdk.testing.packtrack import LoopbackPackTrack
 from causality_sdk.testing.transport import RecordingTransport
 
-__all__ = ["LoopbackCollector", "ReceivedRequest", "RecordingTransport", "ScriptedAnswer"]
+__all__ = [
+    "LoopbackCollector",
+    "LoopbackPackTrack",
+    "ReceivedRequest",
+    "RecordingTransport",
+    "ScriptedAnswer",
+]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from causality_sdk.wire.base import Wire
 from causality_sdk.wire.causality import CausalityWire
+from causality_sdk.wire.packtrack import PackTrackWire
 
-WIRES: dict[str, type[Wire]] = {CausalityWire.name: CausalityWire}
+WIRES: dict[str, type[Wire]] = {
+    CausalityWire.name: CausalityWire,
+    PackTrackWire.name: PackTrackWire,
+}
 """What `Config.wire` may name."""
