@@ -21,7 +21,7 @@ from causality_sdk.committer import Committer
 from causality_sdk.config import Config
 from causality_sdk.dead_letters import DeadLetter, DeadLetters
 from causality_sdk.errors import ClientClosed, ConfigError
-from causality_sdk.event import Encoder, Event, Properties
+from causality_sdk.event import Encoder, Event, Properties, Trackable
 from causality_sdk.replies import Reply, in_thread
 from causality_sdk.stats import FlushReport, Health, Stats
 
@@ -75,7 +75,7 @@ class AsyncClient:
 
     async def track(
         self,
-        event: str | Event,
+        event: str | Event | Trackable,
         properties: Properties | None = None,
         *,
         user_id: str | None = None,
@@ -94,8 +94,8 @@ class AsyncClient:
         """
         if not self.config.enabled:
             return None
-        if isinstance(event, Event):
-            key, payload = self._encoder.encode_event(
+        if isinstance(event, str):
+            key, payload = self._encoder.encode(
                 event,
                 properties,
                 user_id,
@@ -106,7 +106,7 @@ class AsyncClient:
                 app_id,
             )
         else:
-            key, payload = self._encoder.encode(
+            key, payload = self._encoder.encode_event(
                 event,
                 properties,
                 user_id,
@@ -118,7 +118,7 @@ class AsyncClient:
             )
         return key if await self._commit([payload]) else None
 
-    async def track_many(self, events: Iterable[Event]) -> list[str] | None:
+    async def track_many(self, events: Iterable[Event | Trackable]) -> list[str] | None:
         """Commits events in order, in one transaction, and gives their keys.
 
         As `Client.track_many`: a bad event raises `EventError` that names its index, and none is

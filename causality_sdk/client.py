@@ -29,14 +29,14 @@ from causality_sdk.errors import (
     QueueError,
     QueueFull,
 )
-from causality_sdk.event import Encoder, Event, Properties
+from causality_sdk.event import Encoder, Event, Properties, Trackable
 from causality_sdk.forking import register_client
+from causality_sdk.opening import make_wire
 from causality_sdk.pipeline import AtProcessEnd, Pipeline
 from causality_sdk.queue import Queue
 from causality_sdk.queue_file import Reentered
 from causality_sdk.stats import FlushReport, Health, Stats
-from causality_sdk.wire import WIRES
-from causality_sdk.wire.base import Request, Wire
+from causality_sdk.wire.base import Request
 
 REOPEN_SECONDS = 1.0  # before a forked child that found no queue file looks for one again
 
@@ -66,8 +66,7 @@ class Client:
             return
         self._logger = config.logger
         self._encoder = Encoder(config.app_id, max_event_bytes=config.max_event_bytes)
-        wire: Wire = WIRES[config.wire]() if isinstance(config.wire, str) else config.wire
-        self._wire = wire
+        self._wire = make_wire(config)
         self._opening = threading.RLock()  # guards the next four
         self._pipeline: Pipeline | None = None  # None before the first event of a forked child
         self._ended: Pipeline | None = None  # after close(), for stats()
@@ -82,7 +81,7 @@ class Client:
 
     def track(
         self,
-        event: str | Event,
+        event: str | Event | Trackable,
         properties: Properties | None = None,
         *,
         user_id: str | None = None,
@@ -94,8 +93,9 @@ class Client:
     ) -> str | None:
         """Commits one event to the queue and gives its idempotency key. Any thread.
 
-        `event` is the event's type, with the rest as arguments, or an `Event`. `timestamp` is an
-        aware datetime or milliseconds since the epoch. None means that the disk did not take it:
+        `event` is the event's type, with the rest as arguments, or an `Event`, or a typed event
+        with all but `properties` as arguments. `timestamp` is an aware datetime or milliseconds
+        since the epoch. None means that the disk did not take it:
         the event waits in memory, see `Stats.buffered`.
 
         Raises `EventError` for an event that can never be sent, `QueueFull` under
@@ -103,8 +103,8 @@ class Client:
         """
         if not self._enabled:
             return None
-        if isinstance(event, Event):
-            key, payload = self._encoder.encode_event(
+        if isinstance(event, str):
+            key, payload = self._encoder.encode(
                 event,
                 properties,
                 user_id,
@@ -115,7 +115,7 @@ class Client:
                 app_id,
             )
         else:
-            key, payload = self._encoder.encode(
+            key, payload = self._encoder.encode_event(
                 event,
                 properties,
                 user_id,
@@ -140,7 +140,7 @@ class Client:
             pipeline.sender.wake()
         return key
 
-    def track_many(self, events: Iterable[Event]) -> list[str] | None:
+    def track_many(self, events: Iterable[Event | Trackable]) -> list[str] | None:
         """Commits events in order, in one transaction, and gives their keys. Any thread.
 
         All are encoded first: a bad one raises `EventError` that names its index, and none is

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import orjson
@@ -28,6 +28,7 @@ _EPOCH = datetime(1970, 1, 1)  # in UTC, but without saying so: offsets are subt
 _MILLISECOND = timedelta(milliseconds=1)
 
 Properties = Mapping[str, Any]
+_NOTHING = (None,) * 7  # beside an event
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,49 @@ class Event:
     timestamp: datetime | int | None = None
     idempotency_key: str | UUID | None = None
     app_id: str | None = None
+
+
+class Trackable(Protocol):
+    """What knows how to be an `Event`: the typed events of `causality_sdk.events`, or your own."""
+
+    def event(
+        self,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        device_id: str | None = None,
+        timestamp: datetime | int | None = None,
+        idempotency_key: str | UUID | None = None,
+        app_id: str | None = None,
+    ) -> Event:
+        """The event, with what is known beside it."""
+        ...
+
+
+def as_event(value: object, properties: object = None, **beside: Any) -> Event:
+    """The `Event` that `value` is or makes. `beside` is what was given with it.
+
+    Raises `EventError`.
+    """
+    given = {name: argument for name, argument in beside.items() if argument is not None}
+    if isinstance(value, Event):
+        if given or properties is not None:
+            raise EventError(
+                "properties, user_id and the like belong inside the Event, not beside it"
+            )
+        return value
+    make = getattr(value, "event", None)
+    if not callable(make) or isinstance(value, type):
+        raise EventError(
+            f"event_type must be a string, got {show(value)}; use str(...), an Event, or a typed"
+            " event"
+        )
+    if properties is not None:
+        raise EventError(f"properties belong inside the {type(value).__name__}, not beside it")
+    made = make(**given)
+    if not isinstance(made, Event):
+        raise EventError(f"{type(value).__name__}.event() must give an Event, got {show(made)}")
+    return made
 
 
 def _now_ms() -> int:
@@ -80,11 +124,30 @@ class Encoder:
         # Encoded once: the same five values are in every event this process makes.
         self._server = orjson.Fragment(orjson.dumps(server_context()))
 
-    def encode_event(self, event: Event, *beside: object) -> tuple[str, bytes]:
-        """`encode` for an `Event`; `beside` is what was passed with it, and must be None."""
-        if any(argument is not None for argument in beside):
-            raise EventError(
-                "properties, user_id and the like belong inside the Event, not beside it"
+    def encode_event(
+        self,
+        event: Event | Trackable,
+        properties: object = None,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        device_id: str | None = None,
+        timestamp: datetime | int | None = None,
+        idempotency_key: str | UUID | None = None,
+        app_id: str | None = None,
+    ) -> tuple[str, bytes]:
+        """`encode` for an `Event`, with nothing beside it, or for what makes one of the rest."""
+        beside = (properties, user_id, session_id, device_id, timestamp, idempotency_key, app_id)
+        # An Event alone, as in track_many(), is not worth the detour.
+        if not isinstance(event, Event) or beside != _NOTHING:
+            event = as_event(
+                event,
+                properties,
+                user_id=user_id,
+                session_id=session_id,
+                device_id=device_id,
+                timestamp=timestamp,
+                idempotency_key=idempotency_key,
+                app_id=app_id,
             )
         return self.encode(
             event.event_type,
@@ -97,12 +160,10 @@ class Encoder:
             event.app_id,
         )
 
-    def encode_item(self, index: int, event: Event) -> tuple[str, bytes]:
+    def encode_item(self, index: int, event: Event | Trackable) -> tuple[str, bytes]:
         """`encode_event` for one of many: its errors name the index."""
-        if not isinstance(event, Event):
-            raise EventError(
-                f"track_many takes Event objects; item {index} is a {type(event).__name__}"
-            )
+        if isinstance(event, str):
+            raise EventError(f"track_many takes Event objects; item {index} is a str")
         try:
             return self.encode_event(event)
         except ValueError as error:  # an EventError is one

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from causality_sdk.wire.base import Wire
 from causality_sdk.wire.causality import CausalityWire
+from causality_sdk.wire.causality_proto import CausalityProtoWire
 
-WIRES: dict[str, type[Wire]] = {CausalityWire.name: CausalityWire}
-"""What `Config.wire` may name."""
+WIRES: dict[str, type[Wire]] = {
+    CausalityWire.name: CausalityWire,
+    CausalityProtoWire.name: CausalityProtoWire,
+}
+"""What `Config.wire` may name. Each can be made without arguments; `opening` gives those that a
+client knows better.
+"""
