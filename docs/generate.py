@@ -221,6 +221,17 @@ def fields_table(parts: list[tuple[Module, list[ast.stmt]]]) -> Iterator[str]:
     yield ""
 
 
+def section(owner: Module, name: str) -> Iterator[str]:
+    """One class or function."""
+    if name in owner.classes():
+        yield from class_section(owner, name)
+        return
+    node = owner.functions()[name]
+    yield f"### {name}\n"
+    yield f"```text\n{signature(name, node)}\n```\n"
+    yield f"{docstring(node)}\n"
+
+
 def class_section(owner: Module, name: str) -> Iterator[str]:
     """One class: docstring, constructor, attributes, methods."""
     node = owner.classes()[name]
@@ -277,7 +288,11 @@ def api_page() -> str:
     lines += [f"## {PACKAGE}.testing\n", docstring(testing.tree).split("\n\n")[0] + "\n"]
     imported = testing.imported()
     for name in testing.exported():
-        lines += class_section(module(imported[name]), name)
+        lines += section(module(imported[name]), name)
+    lines += [
+        f"## {PACKAGE}.events\n",
+        "The typed events have [a page of their own](events.md).\n",
+    ]
     for name, names in (
         ("wire.base", ("Wire", "Request", "Response", "Verdict", "Kind")),
         ("transport.base", ("Transport",)),
@@ -286,6 +301,40 @@ def api_page() -> str:
         lines += [f"## {base.name}\n", f"For a {name.partition('.')[0]} of your own.\n"]
         for each in names:
             lines += class_section(base, each)
+    return "\n".join(lines)
+
+
+def events_page() -> str:
+    """docs/reference/events.md."""
+    root = module(f"{PACKAGE}.events")
+    lines = [
+        NOTE,
+        "# Typed events\n",
+        docstring(root.tree) + "\n",
+        "How to use them: [Typed events](../how-to/typed-events.md). Without a default a member is",
+        "required. One that is None is left out.\n",
+    ]
+    imported = root.imported()
+    lines += class_section(module(imported["TypedEvent"]), "TypedEvent")
+    for name in root.exported():
+        owner = module(imported[name])
+        node = owner.classes()[name]
+        if name == "TypedEvent":
+            continue
+        lines += [f"### {name}\n", f"{docstring(node)}\n"]
+        for method in methods(node.body):
+            lines += [f"```text\n{name}.{signature(method.name, method)}\n```\n"]
+            lines += [f"{docstring(method)}\n"]
+        members = [each for each in attributes(owner, node.body) if "ClassVar" not in each.type]
+        is_enum = any("Enum" in ast.unparse(base) for base in node.bases)
+        lines += ["| member | value |" if is_enum else "| member | type | default |"]
+        lines += ["| --- | --- |" if is_enum else "| --- | --- | --- |"]
+        for each in members:
+            columns = [code(each.name), code(each.type), code(each.default)]
+            lines.append(
+                "| " + " | ".join(columns[:1] + columns[2:] if is_enum else columns) + " |"
+            )
+        lines.append("")
     return "\n".join(lines)
 
 
@@ -368,6 +417,7 @@ def _constant(owner: Module, name: str) -> str:
 def pages() -> dict[Path, str]:
     """Every generated page with what must stand in it."""
     made = {"api.md": api_page(), "config.md": config_page(), "errors.md": errors_page()}
+    made["events.md"] = events_page()
     return {REFERENCE / name: text.rstrip("\n") + "\n" for name, text in made.items()}
 
 
