@@ -26,7 +26,7 @@ import conftest  # keeps the process of a page on loopback, too
 import pytest
 
 import causality_sdk
-from causality_sdk import testing
+from causality_sdk import events, testing
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -307,7 +307,7 @@ def undocumented(owner: object, names: list[str]) -> list[str]:
         # inspect.getdoc would give the docstring of a base class of Python's own.
         if not value.__doc__ or value.__doc__.startswith(f"{name}("):
             missing.append(name)
-        for parent in inspect.getmro(value):
+        for parent in inspect.getmro(value) if inspect.isclass(value) else ():
             if not parent.__module__.startswith("causality_sdk"):
                 continue
             missing += [
@@ -323,6 +323,7 @@ def undocumented(owner: object, names: list[str]) -> list[str]:
 def test_every_public_name_has_a_docstring() -> None:
     assert undocumented(causality_sdk, causality_sdk.__all__) == []
     assert undocumented(testing, testing.__all__) == []
+    assert undocumented(events, events.__all__) == []
 
 
 class TestTheChecker:

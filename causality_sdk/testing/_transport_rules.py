@@ -15,8 +15,6 @@ from causality_sdk.testing.collector import LoopbackCollector
 from causality_sdk.transport.base import Transport
 from causality_sdk.wire.base import Request, Response
 
-MakeTransport = Callable[[str], Transport]
-
 SLACK = 2.0  # seconds that a busy machine may add to a deadline
 _TIMEOUT = 10.0
 _SHORT = 0.3
@@ -28,7 +26,7 @@ _REQUEST = Request(
 )
 
 
-def check_transport(make: MakeTransport) -> None:
+def check_transport(make: Callable[[str], Transport]) -> None:
     """Tries a transport over HTTP on what every one must keep, against a server on 127.0.0.1.
 
     `make(endpoint)` makes the transport for a base URL. Takes about a second. Raises

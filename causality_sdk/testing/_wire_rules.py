@@ -45,11 +45,11 @@ def accepted_by_default(count: int) -> Response:
     return Response(200, {"content-type": "application/json"}, body)
 
 
-def check_wire(wire: Wire, *, accepts: Accepting = accepted_by_default) -> None:
+def check_wire(wire: Wire, *, accepts: Callable[[int], Response] = accepted_by_default) -> None:
     """Tries a wire on what every wire must keep. Raises `ConformanceError` with all that is broken.
 
-    `accepts(count)` is the answer by which the destination takes a whole batch of `count` events.
-    No network is used.
+    `accepts(count)` is the answer by which the destination takes a whole batch of `count` events;
+    without it, that of the Causality server. No network is used.
     """
     keep(f"wire {type(wire).__name__}", _RULES, wire, accepts)
 
