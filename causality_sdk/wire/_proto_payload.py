@@ -55,7 +55,7 @@ def message(event: dict[str, Any], installation_id: str, machine: Machine) -> di
     """
     properties = event.get("properties", {})
     # Keys that a later release may add to the canonical form have no field either.
-    rest = {name: value for name, value in event.items() if name not in _KNOWN}
+    rest = {name: event[name] for name in event.keys() - _KNOWN}
     made: dict[str, Any] = {
         "app_id": event["app_id"],
         "device_id": installation_id,

@@ -30,7 +30,11 @@ class Type(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member of a message. `names` are those of an enum, `members` those of a message."""
+    """One member of a message. `names` are those of an enum, `members` those of a message.
+
+    `plain` is the Python type every value of which fits, if there is one; an integer fits from
+    `low` to `high`. They are looked at for each value of each event, so nothing is computed then.
+    """
 
     type: Type
     required: bool = False
@@ -39,6 +43,9 @@ class Member:
     names: tuple[str, ...] = ()
     message: str = ""
     members: Mapping[str, Member] = field(default_factory=dict)
+    plain: object = None
+    low: int = 0
+    high: int = 0
 
 
 def _enum(name: str, *values: str) -> Member:
@@ -50,11 +57,13 @@ def _message(name: str, **members: Member) -> Member:
     return Member(Type.MESSAGE, message=name, members=MappingProxyType(members))
 
 
-_TEXT = Member(Type.STRING)
-_NEEDED = Member(Type.STRING, required=True)
-_FLAG = Member(Type.BOOL)
-_INT32 = Member(Type.INT32)
-_INT64 = Member(Type.INT64)
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+
+_TEXT = Member(Type.STRING, plain=str)
+_NEEDED = Member(Type.STRING, required=True, plain=str)
+_FLAG = Member(Type.BOOL, plain=bool)
+_INT32 = Member(Type.INT32, low=-(2**31), high=2**31 - 1)
+_INT64 = Member(Type.INT64, low=INT64_MIN, high=INT64_MAX)
 _TEXTS = Member(Type.STRING, repeated=True)
 _TEXT_MAP = Member(Type.STRING_MAP)
 
@@ -161,8 +170,6 @@ DEVICE_CONTEXT: Mapping[str, Member] = _payload(
     is_jailbroken=_FLAG, is_emulator=_FLAG, sdk_version=_TEXT,
 )  # fmt: skip
 
-INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-_RANGES = {Type.INT32: (-(2**31), 2**31 - 1), Type.INT64: (INT64_MIN, INT64_MAX)}
 _FLOAT = struct.Struct("<f")
 
 
@@ -177,6 +184,8 @@ def misfit(
         member = members.get(name)
         if member is None:
             return name, "one of the members: " + ", ".join(members)
+        if type(value) is member.plain:
+            continue
         wrong = _wrong(member, value, exact=exact)
         if wrong is not None:
             return name + wrong[0], wrong[1]
@@ -205,11 +214,10 @@ def _wrong_single(member: Member, value: Any, *, exact: bool) -> tuple[str, str]
         return None if given is str else ("", "a string")
     if kind is Type.BOOL:
         return None if given is bool else ("", "True or False")
-    if kind in _RANGES:
-        low, high = _RANGES[kind]
-        if given is int and low <= value <= high:
+    if member.high:
+        if given is int and member.low <= value <= member.high:
             return None
-        return "", f"a whole number from {low} to {high}"
+        return "", f"a whole number from {member.low} to {member.high}"
     if kind is Type.FLOAT:
         return _wrong_float(value, exact=exact)
     if kind is Type.ENUM:
