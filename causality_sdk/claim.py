@@ -24,9 +24,10 @@ class Claim(NamedTuple):
     """Free files of another destination. What is in them stays until somebody asks for it."""
 
 
-def claim(base: Path, destination: Destination) -> Claim:
+def claim(base: Path, destination: Destination, *, take_over: bool = False) -> Claim:
     """The first of `base` and its siblings that is free and has our destination, or is new.
 
+    With `take_over` the first that is free, whatever its destination was; it has ours then.
     Raises `QueueError` where a file cannot be used; a file that is damaged or foreign is not
     passed over silently.
     """
@@ -41,6 +42,8 @@ def claim(base: Path, destination: Destination) -> Claim:
         try:
             found = schema.prepare(path, destination)
             spent = schema.heir(path) is not None
+            if found != destination and take_over and not spent:
+                found = schema.take_over(path, destination)
         except BaseException:
             lease.release()
             raise

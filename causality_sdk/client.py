@@ -31,12 +31,12 @@ from causality_sdk.errors import (
 )
 from causality_sdk.event import Encoder, Event, Properties, Trackable
 from causality_sdk.forking import register_client
+from causality_sdk.opening import make_wire
 from causality_sdk.pipeline import AtProcessEnd, Pipeline
 from causality_sdk.queue import Queue
 from causality_sdk.queue_file import Reentered
 from causality_sdk.stats import FlushReport, Health, Stats
-from causality_sdk.wire import WIRES
-from causality_sdk.wire.base import Request, Wire
+from causality_sdk.wire.base import Request
 
 REOPEN_SECONDS = 1.0  # before a forked child that found no queue file looks for one again
 
@@ -66,8 +66,7 @@ class Client:
             return
         self._logger = config.logger
         self._encoder = Encoder(config.app_id, max_event_bytes=config.max_event_bytes)
-        wire: Wire = WIRES[config.wire]() if isinstance(config.wire, str) else config.wire
-        self._wire = wire
+        self._wire = make_wire(config)
         self._opening = threading.RLock()  # guards the next four
         self._pipeline: Pipeline | None = None  # None before the first event of a forked child
         self._ended: Pipeline | None = None  # after close(), for stats()

@@ -120,6 +120,9 @@ class Config:
     """The destination's format: a name, or an object that keeps the `Wire` protocol."""
     transport: Transport | None = None
     """What carries requests. Default: HTTP."""
+    take_over: bool = False
+    """True: also take queue files that were meant for another endpoint, wire or api key, and send
+    what is in them here."""
     fallback: Fallback | None = None
     """`"memory"`: when the queue cannot be opened, warn loudly and queue in memory."""
     strict: bool = False
@@ -188,7 +191,7 @@ class Config:
         choice("compression", self.compression, (None, *get_args(Compression)))
         choice("fallback", self.fallback, (None, *get_args(Fallback)))
         number("close_timeout", self.close_timeout, least=0, most=SECONDS_MAX)
-        for name in ("strict", "start"):
+        for name in ("take_over", "strict", "start"):
             flag(name, getattr(self, name))
         self._check_http()
         self._check_objects()
@@ -253,6 +256,12 @@ class Config:
             choice("wire", self.wire, WIRE_NAMES)
         else:
             protocol("wire", self.wire, ("frame", "verdicts"))
+        wire = self.wire if isinstance(self.wire, str) else getattr(self.wire, "name", "")
+        if self.compression is not None and wire in _READ_NO_GZIP:
+            raise ConfigError(
+                f"compression must be None with wire={wire!r}, got {self.compression!r}: its server"
+                " reads no compressed body; leave compression out"
+            )
         if self.transport is not None:
             protocol("transport", self.transport, ("send", "close"))
         if self.session is not None:
@@ -272,8 +281,10 @@ class Config:
         return default_queue_path(self.app_id)
 
 
-WIRE_NAMES = ("causality", "packtrack")
+WIRE_NAMES = ("causality", "causality-proto", "packtrack")
 """What `wire` may name; the modules are in `causality_sdk.wire`."""
+
+_READ_NO_GZIP = frozenset({"causality-proto"})  # servers that refuse a compressed batch for good
 
 
 def default_queue_path(app_id: str) -> Path:

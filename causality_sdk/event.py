@@ -28,6 +28,7 @@ _EPOCH = datetime(1970, 1, 1)  # in UTC, but without saying so: offsets are subt
 _MILLISECOND = timedelta(milliseconds=1)
 
 Properties = Mapping[str, Any]
+_NOTHING = (None,) * 7  # beside an event
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class Encoder:
     def encode_event(
         self,
         event: Event | Trackable,
-        properties: Properties | None = None,
+        properties: object = None,
         user_id: str | None = None,
         session_id: str | None = None,
         device_id: str | None = None,
@@ -134,26 +135,29 @@ class Encoder:
         idempotency_key: str | UUID | None = None,
         app_id: str | None = None,
     ) -> tuple[str, bytes]:
-        """`encode` for an `Event` or what makes one, with what was passed beside it."""
-        whole = as_event(
-            event,
-            properties,
-            user_id=user_id,
-            session_id=session_id,
-            device_id=device_id,
-            timestamp=timestamp,
-            idempotency_key=idempotency_key,
-            app_id=app_id,
-        )
+        """`encode` for an `Event`, with nothing beside it, or for what makes one of the rest."""
+        beside = (properties, user_id, session_id, device_id, timestamp, idempotency_key, app_id)
+        # An Event alone, as in track_many(), is not worth the detour.
+        if not isinstance(event, Event) or beside != _NOTHING:
+            event = as_event(
+                event,
+                properties,
+                user_id=user_id,
+                session_id=session_id,
+                device_id=device_id,
+                timestamp=timestamp,
+                idempotency_key=idempotency_key,
+                app_id=app_id,
+            )
         return self.encode(
-            whole.event_type,
-            whole.properties,
-            whole.user_id,
-            whole.session_id,
-            whole.device_id,
-            whole.timestamp,
-            whole.idempotency_key,
-            whole.app_id,
+            event.event_type,
+            event.properties,
+            event.user_id,
+            event.session_id,
+            event.device_id,
+            event.timestamp,
+            event.idempotency_key,
+            event.app_id,
         )
 
     def encode_item(self, index: int, event: Event | Trackable) -> tuple[str, bytes]:

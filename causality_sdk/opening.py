@@ -1,4 +1,4 @@
-"""Opens what a client works on: the queue, and the transport to its server.
+"""Opens what a client works on: the wire, the queue, and the transport to its server.
 
 Neighbours: `client`, the only caller; `claim` finds the file. Invariant: a queue that is returned
 is owned, or lies in memory and has said so loudly.
@@ -15,11 +15,34 @@ from causality_sdk.config import Config
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import LOADING
 from causality_sdk.hooks import Hooks
+from causality_sdk.installation import installation_id
 from causality_sdk.ownership import Lease
 from causality_sdk.queue import Queue
 from causality_sdk.schema import Destination
 from causality_sdk.transport.base import Transport
+from causality_sdk.wire import WIRES
 from causality_sdk.wire.base import Wire
+from causality_sdk.wire.causality_proto import CausalityProtoWire
+
+
+def make_wire(config: Config) -> Wire:
+    """The wire that `config` names, or holds.
+
+    Raises `QueueError` where it needs an installation id that can be neither read nor made, unless
+    `fallback` allows one that lasts as long as the process.
+    """
+    if not isinstance(config.wire, str):
+        return config.wire
+    if config.wire != CausalityProtoWire.name:
+        return WIRES[config.wire]()
+    directory = config.resolved_queue_path.parent
+    try:
+        schema.make_directory(directory)
+        return CausalityProtoWire(installation_id(directory))
+    except QueueError:
+        if config.fallback != "memory":
+            raise
+        return CausalityProtoWire()  # the queue lies there too, and has the same trouble to tell
 
 
 def open_queue(config: Config, wire: Wire, hooks: Hooks) -> tuple[Queue, Lease | None]:
@@ -28,7 +51,9 @@ def open_queue(config: Config, wire: Wire, hooks: Hooks) -> tuple[Queue, Lease |
     Raises `QueueError` unless `fallback` allows a queue in memory.
     """
     try:
-        claimed = claim(config.resolved_queue_path, destination(config, wire))
+        claimed = claim(
+            config.resolved_queue_path, destination(config, wire), take_over=config.take_over
+        )
         try:
             queue = queue_at(config, claimed.lease.path)
         except BaseException:
@@ -46,8 +71,8 @@ def open_queue(config: Config, wire: Wire, hooks: Hooks) -> tuple[Queue, Lease |
         return queue_at(config, schema.MEMORY), None
     if claimed.others:
         config.logger.warning(
-            "causality: %s hold events for another endpoint or api key; they stay there until a"
-            " client with those options runs",
+            "causality: %s hold events for another endpoint, wire or api key; they stay there"
+            " until a client with those options runs, or one with take_over=True",
             ", ".join(str(path) for path in claimed.others),
         )
     return queue, claimed.lease

@@ -29,6 +29,7 @@ VERSION = 2  # the number of migrations; a test holds it against them
 MEMORY = Path(":memory:")
 LOG_BYTES = 15 * 1024 * 1024  # cut back to it; less would cost every writer what it grows again
 
+_RETARGET = "UPDATE state SET endpoint = ?, wire = ?, key_fingerprint = ?"
 _HEADER = b"SQLite format 3\x00"
 _PAGE_BYTES = 4096  # `wal` and the cap count on it
 _INCREMENTAL = 2  # what PRAGMA auto_vacuum calls it
@@ -179,14 +180,31 @@ def prepare_connection(
     return Destination(*state)
 
 
+def take_over(path: Path, destination: Destination) -> Destination:
+    """Makes a file of another destination ours, with all that is in it; gives the new destination.
+
+    The caller owns the file and has prepared it. Rows are canonical, whatever the wire they were
+    queued under, so that any other can send them. Raises `QueueError`.
+    """
+    try:
+        with closing(connect(path)) as connection:
+            connection.execute(_RETARGET, destination)
+    except sqlite3.Error as error:
+        raise QueueError(
+            f"queue file {path} cannot be taken over ({error}); check that its directory is"
+            " writable and its disk is healthy, and that no other program has it open"
+        ) from error
+    return destination
+
+
 def _retarget(connection: sqlite3.Connection, destination: Destination) -> bool:
     """Makes an empty file ours; False if events or dead letters of the other destination are in it.
 
     Without this every new api key would leave one more empty file behind, for ever.
     """
     changed = connection.execute(
-        "UPDATE state SET endpoint = ?, wire = ?, key_fingerprint = ?"
-        " WHERE NOT EXISTS (SELECT 1 FROM queue) AND NOT EXISTS (SELECT 1 FROM dead_letters)",
+        _RETARGET  # noqa: S608 - a constant
+        + " WHERE NOT EXISTS (SELECT 1 FROM queue) AND NOT EXISTS (SELECT 1 FROM dead_letters)",
         destination,
     ).rowcount
     return changed == 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -163,3 +164,45 @@ def test_a_fingerprint_tells_keys_apart_and_does_not_hold_them() -> None:
     assert fingerprint("secret-a") == fingerprint("secret-a")
     assert "secret" not in fingerprint("secret-a")
     assert len(fingerprint("ключ")) == 16
+
+
+class TestTakingOver:
+    """The explicit act by which a file of another destination becomes ours."""
+
+    OTHER = Destination("https://elsewhere.example.com", "causality-proto", "ffff")
+
+    def queued(self, path: Path, destination: Destination) -> None:
+        taken = claim(path, destination)
+        with closing(sqlite3.connect(taken.lease.path)) as database:
+            database.execute("INSERT INTO queue VALUES (1, 2, 0, x'7b7d')")
+            database.commit()
+        taken.lease.release()
+
+    def test_it_takes_the_first_free_file_and_keeps_what_is_in_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "queue.db"
+        self.queued(path, HERE)
+        taken = claim(path, self.OTHER, take_over=True)
+        try:
+            assert (taken.lease.path, taken.others) == (path, ())
+        finally:
+            taken.lease.release()
+        assert claim_and_release(path, self.OTHER) == path
+        assert claim_and_release(path, HERE) != path
+
+    def test_it_never_takes_a_file_that_somebody_owns(self, tmp_path: Path) -> None:
+        path = tmp_path / "queue.db"
+        self.queued(path, HERE)
+        owned = claim(path, HERE)
+        try:
+            taken = claim(path, self.OTHER, take_over=True)
+            assert taken.lease.path == tmp_path / "queue.1.db"
+            taken.lease.release()
+        finally:
+            owned.lease.release()
+        assert claim_and_release(path, HERE) == path
+
+
+def claim_and_release(path: Path, destination: Destination) -> Path:
+    taken = claim(path, destination)
+    taken.lease.release()
+    return taken.lease.path

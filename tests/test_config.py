@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from causality_sdk.config import ENV_PREFIX, Config, default_queue_path
 from causality_sdk.errors import ConfigError
 from causality_sdk.wire.base import Request, Response, Verdict
+from causality_sdk.wire.causality_proto import CausalityProtoWire
 
 KEY = "sk-live-5up3r53cr37"
 REQUIRED = {"api_key": KEY, "endpoint": "https://events.example.com", "app_id": "kiosk-7"}
@@ -53,6 +54,7 @@ DEFAULTS: dict[str, object] = {
     "session": None,
     "wire": "causality",
     "transport": None,
+    "take_over": False,
     "fallback": None,
     "strict": False,
     "start": True,
@@ -136,10 +138,11 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("verify", None, "None", "must be True, False or the path of a CA bundle"),
     ("proxies", "http://proxy", "str", "must be a mapping such as {'https': 'http://proxy:3128'}"),
     ("session", object(), "object", "must have a method request()"),
-    ("wire", "carrier-pigeon", "'carrier-pigeon'", "must be 'causality'"),
+    ("wire", "carrier-pigeon", "'carrier-pigeon'", "must be 'causality' or 'causality-proto'"),
     ("wire", object(), "object", "must have a method frame()"),
     ("transport", "http", "str", "must have a method send()"),
     ("fallback", "disk", "'disk'", "must be None or 'memory'"),
+    ("take_over", "yes", "'yes'", "must be True or False"),
     ("strict", 1, "got 1", "must be True or False"),
     ("start", "no", "'no'", "must be True or False"),
     ("enabled", "no", "'no'", "must be True or False"),
@@ -174,6 +177,7 @@ VARIABLES: list[tuple[str, str, object]] = [
     ("user_agent", "till/1.0", "till/1.0"),
     ("verify", "/etc/ssl/own.pem", "/etc/ssl/own.pem"),
     ("wire", "causality", "causality"),
+    ("take_over", "true", True),
     ("fallback", "memory", "memory"),
     ("strict", "yes", True),
     ("start", "off", False),
@@ -280,6 +284,7 @@ class TestChecks:
             ("wire", OwnWire()),
             ("transport", OwnTransport()),
             ("fallback", "memory"),
+            ("take_over", True),
             ("compression", "gzip"),
             ("on_error", print),
             ("logger", logging.getLogger("elsewhere")),
@@ -287,6 +292,14 @@ class TestChecks:
     )
     def test_a_right_value_is_kept(self, name: str, value: object) -> None:
         assert getattr(load_one(name, value), name) == value
+
+    @pytest.mark.parametrize("wire", ["causality-proto", CausalityProtoWire("device-1")])
+    def test_a_wire_whose_server_reads_no_gzip_refuses_compression(self, wire: object) -> None:
+        with pytest.raises(ConfigError, match="compression must be None") as caught:
+            load(wire=wire, compression="gzip")
+        assert "'causality-proto', got 'gzip'" in str(caught.value)
+        assert "leave compression out" in str(caught.value)
+        assert load(wire=wire).compression is None
 
     def test_an_unknown_option_is_an_error_that_lists_the_options(self) -> None:
         with pytest.raises(ConfigError, match="api_kee is not an option") as caught:

@@ -26,7 +26,7 @@ import conftest  # keeps the process of a page on loopback, too
 import pytest
 
 import causality_sdk
-from causality_sdk import packtrack, testing
+from causality_sdk import events, packtrack, testing
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -325,6 +325,7 @@ def test_every_public_name_has_a_docstring() -> None:
     assert undocumented(causality_sdk, causality_sdk.__all__) == []
     assert undocumented(testing, testing.__all__) == []
     assert undocumented(packtrack, packtrack.__all__) == []
+    assert undocumented(events, events.__all__) == []
 
 
 class TestTheChecker:

@@ -28,6 +28,7 @@ WAY |= {
     "forking",
     "group_commit",
     "inheritance",
+    "installation",
     "intake",
     "opening",
     "queue_file",
@@ -39,7 +40,8 @@ DESTINATION = {"wire", "wire.*", "transport", "transport.*"}
 PACKTRACK = {"wire.base", "wire.packtrack"}
 REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
-ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "packtrack", "packtrack.*"}
+ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "events.*"}
+ALL |= {"packtrack", "packtrack.*"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": {"client", "config", "dead_letters", "event", "errors", "sigterm", "stats"},
     "__main__": {"cli"},
@@ -63,14 +65,17 @@ ALLOWED: dict[str, set[str]] = {
     "delivery": {"errors", "wire.base"},
     "errors": set(),
     "event": {"errors", "context", "plain"},
-    "events": {"event", "client", "wire", "wire.*", "transport", "transport.*", "errors"},
+    "events": {"events.*"},
+    "events.*": {"event", "wire", "wire.*", "errors", "events.*"},
     "flushing": {"errors", "stats", "wakeup"},
     "forking": set(),
     "group_commit": {"errors"},
     "hooks": {"stats"},
     "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
+    "installation": {"errors"},
     "intake": {"counters", "group_commit", "errors", "queue_file", "runs", "schema", "wal"},
     "opening": {"claim", "config", "errors", "forking", "hooks", "ownership", "queue", "schema"}
+    | {"installation"}
     | DESTINATION,
     "option_checks": {"errors"},
     "ownership": {"errors"},
@@ -114,8 +119,9 @@ ALLOWED: dict[str, set[str]] = {
     "wakeup": set(),
     "wal": {"errors", "forking", "schema", "wakeup"},
     "wire": {"errors", "wire.*"},
-    "wire.*": {"errors", "wire.base"},
+    "wire.*": {"errors", "wire.*"},
     "wire.base": set(),
+    "wire.device": {"context"},
 }
 ANYBODY = {"_version"}
 # What a module may name in annotations, under `if TYPE_CHECKING:`, and nowhere else.

@@ -1,0 +1,126 @@
+"""Reads the answer of a Causality server, whichever of its formats the request had.
+
+Neighbours: `causality` and `causality_proto`. Pure. Invariant: an event counts as accepted only
+where the answer clearly says so, of that very event or of the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from causality_sdk.wire.base import ACCEPTED, RETRY, WORDS_CHARS, Kind, Response, Verdict
+
+_BOM = b"\xef\xbb\xbf"  # some frameworks begin every answer with it, an empty one too
+_ACCEPTED_WORDS = frozenset({"accepted", "ok", "success", "duplicate"})
+_REJECTED_WORDS = frozenset({"rejected", "error", "failed", "invalid"})
+
+
+def read_results(response: Response, count: int, *, counted: bool = False) -> Sequence[Verdict]:
+    """Per-event results where there are any, else the whole batch by its counts.
+
+    A body that is not JSON is no acknowledgement: captive portals and proxies answer 200 with a
+    page of their own. `counted`: this server always counts, so that a body without counts says
+    that it accepted nothing.
+    """
+    nothing = [RETRY] * count
+    if not 200 <= response.status <= 299 or response.truncated:
+        return nothing
+    body = response.body.removeprefix(_BOM).strip()
+    if not body:
+        return nothing if counted else [ACCEPTED] * count
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return nothing
+    if not isinstance(document, Mapping):
+        return nothing  # a bare "OK" or a list is JSON, and says nothing about our events
+    results = document.get("results")
+    if isinstance(results, list) and results:
+        return _by_result(results, count)
+    return [ACCEPTED] * count if _covered(document, count, counted=counted) else nothing
+
+
+def _covered(document: Mapping[str, Any], count: int, *, counted: bool) -> bool:
+    """Whether a body without results lets the whole batch count as accepted."""
+    if _is_refusal(document):
+        return False
+    accepted = _first(document, "acceptedCount", "accepted_count")
+    rejected = _first(document, "rejectedCount", "rejected_count")
+    if accepted is None and rejected is None and not counted:
+        # A body that speaks of no events acknowledges by its status. Results that name none, or
+        # that cannot be read, do speak of events.
+        return document.get("results") is None
+    # Protobuf leaves zero values out: {"rejectedCount": 3} accepted nothing.
+    return _is(0 if accepted is None else accepted, count) and _is(
+        0 if rejected is None else rejected, 0
+    )
+
+
+def _is_refusal(document: Mapping[str, Any]) -> bool:
+    """Whether the body says that it failed: some gateways answer 200 to everything."""
+    if document.get("error") or document.get("errors"):
+        return True
+    if document.get("success") is False or document.get("ok") is False:
+        return True
+    return _word(document.get("status")) in _REJECTED_WORDS
+
+
+def _is(value: object, number: int) -> bool:
+    """Equal, as a number or as the decimal string that protobuf's JSON makes of an int64."""
+    return not isinstance(value, bool) and (value == number or value == str(number))
+
+
+def _by_result(results: Sequence[object], count: int) -> Sequence[Verdict]:
+    """One verdict per event that exactly one result names; nothing for all the others."""
+    found: dict[int, Verdict] = {}
+    named_twice: set[int] = set()
+    for result in results:
+        if not isinstance(result, Mapping):
+            continue
+        index = result.get("index", 0)  # left out where it is zero
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
+            continue
+        if index in found:
+            named_twice.add(index)
+            continue
+        found[index] = _verdict(result)
+    return [
+        found[index] if index in found and index not in named_twice else RETRY
+        for index in range(count)
+    ]
+
+
+def _verdict(result: Mapping[str, Any]) -> Verdict:
+    word = _word(result.get("status"))
+    if word in _ACCEPTED_WORDS:
+        return ACCEPTED
+    if word in _REJECTED_WORDS:
+        return Verdict(Kind.REJECTED, _words(_first(result, "error", "message", "reason")))
+    return RETRY
+
+
+def _word(status: object) -> str:
+    return status.lower() if isinstance(status, str) else ""
+
+
+def _words(value: object) -> str:
+    """The server's words on one line, bounded. They go to logs and into the queue."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        try:
+            value = orjson.dumps(value).decode()
+        except orjson.JSONEncodeError:  # deeper than it writes, though not than it reads
+            return "(words that are nested too deeply)"
+    # Cut first: what is longer is not worth looking at.
+    return "".join(c if c.isprintable() else " " for c in value[:WORDS_CHARS])
+
+
+def _first(document: Mapping[str, Any], *names: str) -> Any:
+    for name in names:
+        if document.get(name) is not None:
+            return document[name]
+    return None
