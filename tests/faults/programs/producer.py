@@ -1,0 +1,122 @@
+"""The program that faults happen to: tracks departures, delivers some, checkpoints, journals.
+
+`producer.py SPEC`, a JSON object; what it may hold is in `DEFAULTS`. Prints `ready` when the client
+is made, `done` at the end. With `arrived` it is its own server: a transport that journals a batch
+and acknowledges it. `sabotage` makes it break a rule, for the controls.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from faults.events import API_KEY, APP_ID, NOWHERE, digest, encoded
+
+from causality_sdk import Client, schema
+from causality_sdk.testing._batch import parse_batch
+from causality_sdk.wire.base import Request, Response
+
+DEFAULTS: dict[str, Any] = {
+    "queue": None,  # path of the queue file
+    "journal": None,  # of the keys that were returned
+    "refused": None,  # of the keys of events that track() did not take
+    "arrived": None,  # the server's journal; without it, `endpoint` is the server
+    "endpoint": NOWHERE,
+    "durability": "process",
+    "first": 0,  # line of the source
+    "events": 100,
+    "flush_every": 0,  # events; 0: never
+    "checkpoint_every": 0,
+    "pace": 0.0,  # seconds between two events
+    "start": False,
+    "close": True,
+    "options": {},  # of the client
+    "sabotage": "",
+}
+
+
+class Server:
+    """Journals each batch, then acknowledges it."""
+
+    def __init__(self, journal: str, *, lie: bool) -> None:
+        self._journal = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._lie = lie
+
+    def send(self, request: Request, timeout: float) -> Response:  # noqa: ARG002 (the protocol)
+        lines = (f"{key} {digest(raw)}\n" for key, raw in parse_batch(request.body))
+        if not self._lie:
+            os.write(self._journal, "".join(lines).encode())
+        return Response(200, {"content-type": "application/json"}, b"{}")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def without_sync() -> None:
+    """The control of power loss: SQLite as it must not be used."""
+    connect = schema.connect
+
+    def unsafe(path: Path, *, synchronous: str = "", busy_seconds: float = 2.0) -> Any:  # noqa: ARG001
+        return connect(path, synchronous="OFF", busy_seconds=busy_seconds)
+
+    schema.connect = unsafe
+
+
+def main(spec: dict[str, Any]) -> None:
+    sabotage = spec["sabotage"]
+    if sabotage == "synchronous off":
+        without_sync()
+    transport = None
+    if spec["arrived"]:
+        transport = Server(spec["arrived"], lie=sabotage == "server lies")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    journal = os.open(spec["journal"], flags, 0o600)
+    refused = os.open(spec["refused"] or os.devnull, flags, 0o600)
+    client = Client(
+        api_key=API_KEY,
+        endpoint=spec["endpoint"],
+        app_id=APP_ID,
+        queue_path=spec["queue"],
+        durability=spec["durability"],
+        transport=transport,
+        start=spec["start"],
+        **spec["options"],
+    )
+    print("ready", flush=True)  # noqa: T201
+    for number, (event, key, payload) in enumerate(encoded(spec["events"], spec["first"]), 1):
+        line = f"{key} {digest(payload)}\n".encode()
+        if sabotage == "journal first":
+            os.write(journal, line)
+        returned = client.track(event)
+        if returned is None:
+            os.write(refused, line)
+        elif sabotage != "journal first":
+            os.write(journal, line)
+        if spec["flush_every"] and number % spec["flush_every"] == 0:
+            if sabotage == "settle without ack":
+                queue = client._queue
+                queue.settle(queue.peek(0, max_events=10, max_bytes=10**6))
+            else:
+                client.flush(timeout=30)
+        if spec["checkpoint_every"] and number % spec["checkpoint_every"] == 0:
+            try:
+                client._queue.checkpoint()
+            except OSError:  # the faults are about what is promised, not about who is told
+                pass
+        if spec["pace"]:
+            time.sleep(spec["pace"])
+    if spec["close"]:
+        client.close()
+    print("done", flush=True)  # noqa: T201
+    if not spec["close"]:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main({**DEFAULTS, **json.loads(sys.argv[1])})
