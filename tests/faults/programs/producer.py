@@ -93,6 +93,7 @@ def main(spec: dict[str, Any]) -> None:
         line = f"{key} {digest(payload)}\n".encode()
         if sabotage == "journal first":
             os.write(journal, line)
+            time.sleep(spec["pace"])
         returned = client.track(event)
         if returned is None:
             os.write(refused, line)

@@ -15,18 +15,17 @@ import random
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from faults import oracle, strace
+from faults.children import PRODUCER, environment
 from faults.disk_model import Disk, State
 from faults.registry import Fault, Outcome, Run, scratch_directory
 from faults.strace import Call
 
-PRODUCER = Path(__file__).resolve().parent.parent / "programs" / "producer.py"
 PROCESSES = 2
 LATE_SECONDS = 6.5  # "about the last 5 s": the sender checkpoints 5 s after the first commit
 
@@ -37,6 +36,7 @@ class Tally:
 
     states: int = 0
     distinct: int = 0
+    failed_syncs: int = 0
     corrupt: int = 0
     losing: int = 0
     """States in which something is lost."""
@@ -45,17 +45,17 @@ class Tally:
     """Seconds from the return of `track()` to the cut, of the oldest event that was lost."""
     sent_again: int = 0
     """States in which an event that arrived is queued again."""
-    examples: list[str] = field(default_factory=list)
-    kinds: Counter[str] = field(default_factory=Counter)
+    why_corrupt: list[str] = field(default_factory=list)
+    why_losing: list[str] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
         """The sum of two parts of one recording."""
-        for name in ("states", "distinct", "corrupt", "losing", "sent_again"):
+        for name in ("states", "distinct", "corrupt", "losing", "sent_again", "failed_syncs"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.most_lost = max(self.most_lost, other.most_lost)
         self.oldest_lost = max(self.oldest_lost, other.oldest_lost)
-        self.examples += other.examples
-        self.kinds += other.kinds
+        self.why_corrupt += other.why_corrupt
+        self.why_losing += other.why_losing
 
 
 def record(directory: Path, *, inject: str = "", **spec: Any) -> list[Call]:
@@ -72,8 +72,9 @@ def record(directory: Path, *, inject: str = "", **spec: Any) -> list[Call]:
     output = directory / "trace"
     subprocess.run(
         [*strace.recording(output, inject), sys.executable, str(PRODUCER), json.dumps(spec)],
-        check=True,
+        check=not inject,  # what is spoiled may end
         capture_output=True,
+        env=environment(),
         timeout=300,
     )
     kept = [call for call in strace.parse(output) if call.path.startswith(str(directory))]
@@ -109,6 +110,7 @@ def replay(calls: list[Call], directory: Path, *, part: int = 0, parts: int = 1)
                     seen.add(mark)
                     tally.distinct += 1
                     _judge(tally, kind, state, promised, arrived, call, Path(scratch))
+    tally.failed_syncs = disk.failed_syncs
     return tally
 
 
@@ -136,19 +138,17 @@ def _judge(
         (home / name).write_bytes(content)
     found = oracle.look(home / "queue.db")
     verdict = oracle.judge({key: sha for key, (sha, _) in promised.items()}, arrived, [found])
-    broken = verdict.failures
-    lost = len(verdict.lost)
+    why = f"{kind} after call {call.number} ({call.name}): {'; '.join(verdict.failures)}"
     if found.trouble or verdict.altered or verdict.residual or found.damaged:
         tally.corrupt += 1
-        tally.kinds[kind] += 1
-    elif lost:
+        tally.why_corrupt.append(f"{why} ({found.damaged} rows with a wrong CRC)")
+    elif verdict.lost:
         tally.losing += 1
-        tally.most_lost = max(tally.most_lost, lost)
+        tally.why_losing.append(why)
+        tally.most_lost = max(tally.most_lost, len(verdict.lost))
         oldest = min(promised[key][1] for key in verdict.lost)
         tally.oldest_lost = max(tally.oldest_lost, call.time - oldest)
     tally.sent_again += bool(verdict.overlaps)
-    if broken and len(tally.examples) < 3:  # noqa: PLR2004
-        tally.examples.append(f"{kind} after call {call.number} ({call.name}): {broken[0]}")
 
 
 def _part(where: str, directory: str, part: int, parts: int) -> Tally:
@@ -173,12 +173,12 @@ def judge_all(calls: list[Call], directory: Path, sample: int = 1) -> Tally:
 
 
 def _spec(run: Run, level: str) -> dict[str, Any]:
-    spec: dict[str, Any] = {"events": 140, "flush_every": 45, "checkpoint_every": 20}
+    spec: dict[str, Any] = {"events": 180, "flush_every": 45, "checkpoint_every": 20}
     if run.quick:
         return {**spec, "events": 60, "durability": level}
     if level == "process":
         # The thread checkpoints by the clock, as in a service: what is lost has an age.
-        options = {"flush_interval": 4.0, "batch_size": 10**6}
+        options = {"flush_interval": 11.0, "batch_size": 10**6}
         return {"events": 260, "pace": 0.07, "start": True, "durability": level, "options": options}
     return {**spec, "durability": level}
 
@@ -208,9 +208,9 @@ def run(run: Run) -> Outcome:
         tally = _one(run, level)
         figures |= {f'"{level}": {name}': value for name, value in _figures(tally).items()}
         if tally.corrupt:
-            failures.append(f'"{level}": {tally.corrupt} corrupt states: {tally.examples[0]}')
+            failures.append(f'"{level}": {tally.corrupt} corrupt states: {tally.why_corrupt[0]}')
         if level == "power" and tally.losing:
-            failures.append(f'"power": {tally.losing} states lose: {tally.examples[0]}')
+            failures.append(f'"power": {tally.losing} states lose: {tally.why_losing[0]}')
         if tally.oldest_lost > LATE_SECONDS:
             failures.append(f'"{level}": an event of {tally.oldest_lost:.1f} s is lost')
         if not run.quick and tally.states < 5000:  # noqa: PLR2004

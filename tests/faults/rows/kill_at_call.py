@@ -1,0 +1,234 @@
+"""kill -9 at every Nth system call of each part of the work.
+
+A scenario is one small class: what it prepares, and the producer that is killed. To add one, write
+it and name it in `SCENARIOS`. Neighbour: `strace` injects the signal.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faults import strace
+from faults.children import PATIENCE, PRODUCER, Place, environment, produce
+from faults.oracle import Verdict
+from faults.registry import Fault, Outcome, Run, need_strace
+
+CALLS = ("pwrite64", "fdatasync", "ftruncate", "unlink", "rename")
+AT_ONCE = 2
+
+
+class Scenario:
+    """A producer at work; `prepare` makes the place it finds."""
+
+    name = ""
+    program: Path = PRODUCER
+    work: dict[str, Any] = {}  # noqa: RUF012 - read only
+    before: dict[str, Any] | None = None
+    """What a first producer does, which nobody kills."""
+
+    def prepare(self, place: Place) -> None:
+        """The state in which the work begins."""
+        if self.before is not None:
+            code, errors = produce(place.spec(**self.before), program=PRODUCER)
+            if code:
+                raise RuntimeError(errors)
+
+    def spec(self, place: Place) -> dict[str, Any]:
+        """What the producer that is killed is told."""
+        return place.spec(**self.work)
+
+    def judge(self, place: Place) -> Verdict:
+        """Whether what was promised is there, once the producer is dead."""
+        return place.judge()
+
+
+class Track(Scenario):
+    """Appends to a file that is there."""
+
+    name = "track"
+    before = {"events": 20}
+    work = {"first": 20, "events": 25, "close": False}
+
+
+class TrackPower(Track):
+    """The same with a sync for each."""
+
+    name = "track, power"
+    work = {**Track.work, "durability": "power"}
+
+
+class Settle(Scenario):
+    """Delivers a backlog in several batches."""
+
+    name = "settle"
+    before = {"events": 250}
+    work = {
+        "first": 250,
+        "events": 2,
+        "flush_every": 1,
+        "close": False,
+        "options": {"max_batch_events": 90, "batch_size": 90},
+    }
+
+
+class Checkpoint(Scenario):
+    """Moves a log into the database."""
+
+    name = "checkpoint"
+    before = {"events": 150, "close": False}  # leaves a log
+    work = {"first": 150, "events": 4, "checkpoint_every": 1, "close": False}
+
+
+class Evict(Scenario):
+    """Makes room at the cap."""
+
+    name = "evict"
+    before = {"events": 100}
+    work = {"first": 100, "events": 30, "close": False, "options": {"max_queue_events": 100}}
+
+
+class Close(Scenario):
+    """Closes with a backlog that is delivered then."""
+
+    name = "close"
+    before = {"events": 100, "close": False}
+    work = {"first": 100, "events": 3, "close": True}
+
+
+class Create(Scenario):
+    """Makes the file, and migrates it from nothing."""
+
+    name = "create"
+    work = {"events": 3, "close": False}
+
+
+class Migrate(Scenario):
+    """Takes a file to a later schema, with events in it."""
+
+    name = "migrate"
+    program = PRODUCER.parent / "migrator.py"
+    before = {"events": 40}
+    work = {"first": 40, "events": 3, "close": False}
+
+    def judge(self, place: Place) -> Verdict:
+        """By the later release, too: this one rightly refuses the file."""
+        result = subprocess.run(
+            [sys.executable, str(self.program), "--judge", str(place.home.parent)],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=PATIENCE,
+        )
+        return Verdict(**json.loads(result.stdout))
+
+
+SCENARIOS: Sequence[type[Scenario]] = (
+    Track, TrackPower, Settle, Checkpoint, Evict, Close, Create, Migrate,
+)  # fmt: skip
+
+
+@dataclass
+class Point:
+    """One kill."""
+
+    scenario: str
+    call: str
+    when: int
+    killed: bool
+    failures: list[str]
+    overlaps: int
+
+
+def _count(scenario: Scenario, directory: Path) -> dict[str, int]:
+    place = Place(directory)
+    scenario.prepare(place)
+    output = directory / "trace"
+    subprocess.run(
+        [
+            *strace.recording(output, calls=",".join(CALLS)),
+            sys.executable,
+            str(scenario.program),
+            json.dumps(scenario.spec(place)),
+        ],
+        check=True,
+        capture_output=True,
+        env=environment(),
+        timeout=PATIENCE,
+    )
+    return strace.count_calls(output, CALLS)
+
+
+def _kill(scenario: Scenario, call: str, when: int, directory: Path, **more: Any) -> Point:
+    model = directory.parent / "prepared"
+    shutil.copytree(model, directory)
+    place = Place(directory)
+    words = strace.injecting(f"{call}:signal=KILL:when={when}")
+    code, _ = produce({**scenario.spec(place), **more}, before=words, program=scenario.program)
+    verdict = scenario.judge(place)
+    shutil.rmtree(directory)
+    return Point(scenario.name, call, when, code != 0, verdict.failures, verdict.overlaps)
+
+
+def _points(run: Run, scenario: Scenario, name: str, most: int, **more: Any) -> list[Point]:
+    directory = run.directory(name)
+    counts = _count(scenario, directory / "counted")
+    prepared = directory / "prepared"
+    scenario.prepare(Place(prepared))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        work = []
+        for call, count in counts.items():
+            step = max(1, -(-count // most))
+            for when in range(1 + run.rng.randrange(step), count + 1, step):
+                where = directory / f"{call}-{when}"
+                work.append(pool.submit(_kill, scenario, call, when, where, **more))
+        return [point.result() for point in work]
+
+
+def run(run: Run) -> Outcome:
+    """Every scenario. Quick: a few points of three of them."""
+    need_strace()
+    figures: dict[str, object] = {}
+    failures = []
+    points: list[Point] = []
+    for scenario in SCENARIOS:
+        if run.quick and scenario not in (Track, Settle, Create):
+            continue
+        found = _points(run, scenario(), f"calls-{scenario.__name__}", 2 if run.quick else 10**6)
+        figures[f"{scenario.name}: points"] = sum(point.killed for point in found)
+        points += found
+    for point in points:
+        if point.failures:
+            where = f"{point.scenario}, {point.call} {point.when}"
+            failures.append(f"{where}: {'; '.join(point.failures)}")
+    figures["points"] = sum(point.killed for point in points)
+    figures["lost or corrupt"] = len(failures)
+    figures["events that would be sent again"] = sum(point.overlaps for point in points)
+    return Outcome(figures, failures)
+
+
+def control(run: Run) -> Outcome:
+    """Tracking with a promise before the commit; killed in its middle."""
+    need_strace()
+    points = _points(run, Track(), "calls-control", 3, sabotage="journal first")
+    failures = [f"{point.call} {point.when}: {point.failures[0]}" for point in points if point.failures]
+    return Outcome({"points": len(points), "red": len(failures)}, failures)
+
+
+FAULT = Fault(
+    name="kill -9 at every Nth system call",
+    how="strace kills the producer at the first, the second, … the last pwrite64, fdatasync,"
+    " ftruncate, unlink and rename of each part of the work",
+    promise="nothing lost, no corrupt file",
+    run=run,
+    control=control,
+    broken="the key is journaled before track() returns",
+)
