@@ -48,11 +48,11 @@ class Place:
         """What `track()` returned a key for."""
         return dict(oracle.read_journal(self.journal))
 
-    def judge(self, arrived: Sequence[oracle.Entry] | None = None) -> Verdict:
+    def judge(self, *, evictions: bool = False) -> Verdict:
         """The verdict on this place, every file opened with the product."""
-        if arrived is None:
-            arrived = oracle.read_journal(self.arrived)
-        return oracle.judge(self.promised(), arrived, oracle.look_at_all(self.home))
+        arrived = oracle.read_journal(self.arrived)
+        files = oracle.look_at_all(self.home)
+        return oracle.judge(self.promised(), arrived, files, evictions=evictions)
 
 
 class Producer:

@@ -7,7 +7,8 @@ The rules, none kinder than POSIX: a write that was not synced may be there, may
 there in part, by sectors of 512 bytes; it may overtake others, in the same file and in others; a
 file may have grown and its new bytes be zeros. A name that was made, removed or changed lasts once
 its directory is synced; until then, such changes may be missing, the latest first. A sync that
-failed covers nothing, and no later one covers what it should have. The -shm file is memory.
+failed covers nothing. On a `forgetful` disk no later one covers what it should have: a kernel may
+mark pages clean although they were not written. The -shm file is memory.
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ State = dict[str, bytes]
 class Disk:
     """The files of one directory. `apply` the calls in order; ask for `states` in between."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, forgetful: bool = False) -> None:
         self._directory = PurePosixPath(directory)
+        self._forgetful = forgetful
         self._names: dict[str, Inode] = {}  # as the program sees them
         self._stable_names: dict[str, Inode] = {}
         self._namings: list[Naming] = []
@@ -131,7 +133,7 @@ class Disk:
     def _sync_failed(self, call: Call) -> bool:
         self.failed_syncs += 1
         inode = self._names.get(PurePosixPath(call.path).name)
-        for change in inode.pending if inode is not None else ():
+        for change in inode.pending if inode is not None and self._forgetful else ():
             change.doomed = True
         return True
 

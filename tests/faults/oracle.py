@@ -73,9 +73,16 @@ class Verdict:
 
 
 def judge(
-    promised: Mapping[str, str], arrived: Sequence[Entry], files: Iterable[Found]
+    promised: Mapping[str, str],
+    arrived: Sequence[Entry],
+    files: Iterable[Found],
+    *,
+    evictions: bool = False,
 ) -> Verdict:
-    """keys that track() returned ⊆ delivered ∪ evicted ∪ buried ∪ pending, byte for byte."""
+    """keys that track() returned ⊆ delivered ∪ evicted ∪ buried ∪ pending, byte for byte.
+
+    `evictions`: whether the queue had a reason to evict. Where it had none, each is a failure.
+    """
     files = list(files)
     counted = Counter(key for key, _ in arrived)
     pending: dict[str, str] = {}
@@ -94,12 +101,15 @@ def judge(
         arrived=len(counted),
         pending=len(pending),
         # The queue counts what it evicts, but keeps no keys of it.
-        lost=tuple(missing) if len(missing) > evicted else (),
+        lost=() if evictions and len(missing) <= evicted else tuple(missing),
         altered=tuple(sorted(altered)),
         duplicates=len(arrived) - len(counted),
         overlaps=len(counted.keys() & pending.keys()),
         residual=sum(abs(found.residual) for found in files),
-        troubles=tuple(found.trouble for found in files if found.trouble),
+        troubles=(
+            *(found.trouble for found in files if found.trouble),
+            *([f"{evicted} evicted without a reason"] if evicted and not evictions else []),
+        ),
     )
 
 

@@ -94,6 +94,10 @@ class Evict(Scenario):
     before = {"events": 100}
     work = {"first": 100, "events": 30, "close": False, "options": {"max_queue_events": 100}}
 
+    def judge(self, place: Place) -> Verdict:
+        """What is missing must have been counted."""
+        return place.judge(evictions=True)
+
 
 class Close(Scenario):
     """Closes with a backlog that is delivered then."""

@@ -82,10 +82,17 @@ def record(directory: Path, *, inject: str = "", **spec: Any) -> list[Call]:
     return kept
 
 
-def replay(calls: list[Call], directory: Path, *, part: int = 0, parts: int = 1) -> Tally:
+def replay(
+    calls: list[Call],
+    directory: Path,
+    *,
+    part: int = 0,
+    parts: int = 1,
+    forgetful: bool = False,
+) -> Tally:
     """Judges the states after every `parts`th change."""
     tally = Tally()
-    disk = Disk(str(directory / "home"))
+    disk = Disk(str(directory / "home"), forgetful=forgetful)
     promised: dict[str, tuple[str, float]] = {}
     arrived: list[oracle.Entry] = []
     seen: set[bytes] = set()
@@ -151,12 +158,14 @@ def _judge(
     tally.sent_again += bool(verdict.overlaps)
 
 
-def _part(where: str, directory: str, part: int, parts: int) -> Tally:
+def _part(where: str, directory: str, part: int, parts: int, forgetful: bool) -> Tally:
     calls = pickle.loads(Path(where).read_bytes())  # noqa: S301 - written by judge_all
-    return replay(calls, Path(directory), part=part, parts=parts)
+    return replay(calls, Path(directory), part=part, parts=parts, forgetful=forgetful)
 
 
-def judge_all(calls: list[Call], directory: Path, sample: int = 1) -> Tally:
+def judge_all(
+    calls: list[Call], directory: Path, *, sample: int = 1, forgetful: bool = False
+) -> Tally:
     """`replay` on every core. `sample`: only every so many-th change."""
     where = directory / "calls"
     where.write_bytes(pickle.dumps(calls))
@@ -164,7 +173,9 @@ def judge_all(calls: list[Call], directory: Path, sample: int = 1) -> Tally:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
         work = [
-            pool.submit(_part, str(where), str(directory), part * sample, PROCESSES * sample)
+            pool.submit(
+                _part, str(where), str(directory), part * sample, PROCESSES * sample, forgetful
+            )
             for part in range(PROCESSES)
         ]
         for part in work:
