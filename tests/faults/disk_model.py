@@ -70,12 +70,15 @@ class Disk:
 
     def apply(self, call: Call) -> bool:
         """Takes one call; True if it changed what may be on the disk."""
-        if call.result < 0:
-            return self._sync_failed(call) if call.name in ("fsync", "fdatasync") else False
         path = PurePosixPath(call.path)
         if path == self._directory and call.name in ("fsync", "fdatasync"):
+            # Whatever its outcome: SQLite does not look at that of a directory, and the file
+            # systems that it is used on write a new name with the file's own sync.
+            self.failed_syncs += call.result < 0
             self._sync_directory(call.began)
             return True
+        if call.result < 0:
+            return self._sync_failed(call) if call.name in ("fsync", "fdatasync") else False
         if path.parent != self._directory or path.name.endswith(_IGNORED):
             return False
         return self._apply_to_file(call, path.name)
