@@ -43,6 +43,7 @@ class Tracker:
             flush_interval=0.1,
             close_timeout=5.0,
         )
+        self.sabotage = spec["sabotage"]  # "no track": journals what was never tracked
         self._journal = os.open(spec["journal"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self.stopping = threading.Event()
 
@@ -51,12 +52,13 @@ class Tracker:
         for event, key, payload in encoded(count, first):
             if self.stopping.is_set():
                 return
-            if self.client.track(event) is not None:
+            if self.sabotage or self.client.track(event) is not None:
                 os.write(self._journal, f"{key} {digest(payload)}\n".encode())
 
 
-def child(tracker: Tracker, number: int, how: str) -> None:
+def child(tracker: Tracker, number: int, how: str, sabotage: str) -> None:
     """What a child does; it ends in another way each time."""
+    tracker.sabotage = sabotage
     tracker.track(50_000 + number * PER_CHILD, PER_CHILD)
     gc.collect()
     if how == "double" and (inner := os.fork()):
@@ -92,6 +94,7 @@ def wait(pids: list[int]) -> int:
 
 def main(spec: dict[str, Any]) -> None:
     tracker = Tracker(spec)
+    sabotage, tracker.sabotage = tracker.sabotage, ""
     how, count = spec["how"], spec["events"]
     threads = []
     if how != "prefork":
@@ -101,7 +104,10 @@ def main(spec: dict[str, Any]) -> None:
             threads.append(thread)
     if how == "multiprocessing":
         context = multiprocessing.get_context("fork")
-        workers = [context.Process(target=child, args=(tracker, n, "mp")) for n in range(count)]
+        workers = [
+            context.Process(target=child, args=(tracker, number, "mp", sabotage))
+            for number in range(count)
+        ]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -114,7 +120,7 @@ def main(spec: dict[str, Any]) -> None:
         for number in range(count):
             pid = os.fork()
             if pid == 0:
-                child(tracker, number, how)
+                child(tracker, number, how, sabotage)
             pids.append(pid)
             if len(pids) >= 8:
                 hanging_now = wait([pids.pop(0)])
