@@ -54,13 +54,13 @@ def recording(output: Path, inject: str = "", calls: str = CALLS) -> list[str]:
     return [*words, "-e", f"inject={inject}"] if inject else [*words, "--seccomp-bpf"]
 
 
-def injecting(inject: str) -> list[str]:
+def injecting(inject: str, *, threads: bool = False) -> list[str]:
     """The same without a recording: `pwrite64:signal=KILL:when=3`.
 
-    Only into the first thread, which is where the programs here do their work.
+    Into the first thread alone, or into every one; each has a count of its own.
     """
     call = inject.partition(":")[0]
-    words = [need_strace(), "-qq", "-o", "/dev/null"]
+    words = [need_strace(), *(["-f"] if threads else []), "-qq", "-o", "/dev/null"]
     return [*words, "-e", f"trace={call}", "-e", f"inject={inject}"]
 
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from faults.events import API_KEY, APP_ID, NOWHERE, digest, encoded
 
-from causality_sdk import Client, schema
+from causality_sdk import Client, adoption, schema
 from causality_sdk.testing._batch import parse_batch
 from causality_sdk.wire.base import Request, Response
 
@@ -35,6 +35,8 @@ DEFAULTS: dict[str, Any] = {
     "checkpoint_every": 0,
     "pace": 0.0,  # seconds between two events
     "start": False,
+    "alone": False,  # wait, at the end, until every other queue file is adopted
+    "adopt_seconds": 0.0,  # between two looks for orphans; 0: as the product has it
     "close": True,
     "options": {},  # of the client
     "sabotage": "",
@@ -68,8 +70,17 @@ def without_sync() -> None:
     schema.connect = unsafe
 
 
+def wait_until_alone(directory: Path) -> None:
+    """Until one queue file is left, at most 20 s."""
+    end = time.monotonic() + 20
+    while len(list(directory.glob("queue*.db"))) > 1 and time.monotonic() < end:
+        time.sleep(0.01)  # nobody tells
+
+
 def main(spec: dict[str, Any]) -> None:
     sabotage = spec["sabotage"]
+    if spec["adopt_seconds"]:
+        adoption.LOOK_SECONDS = spec["adopt_seconds"]
     if sabotage == "synchronous off":
         without_sync()
     transport = None
@@ -88,6 +99,8 @@ def main(spec: dict[str, Any]) -> None:
         start=spec["start"],
         **spec["options"],
     )
+    assert client._pipeline is not None  # noqa: S101 - it is open
+    queue = client._pipeline.queue
     print("ready", flush=True)  # noqa: T201
     for number, (event, key, payload) in enumerate(encoded(spec["events"], spec["first"]), 1):
         line = f"{key} {digest(payload)}\n".encode()
@@ -101,17 +114,18 @@ def main(spec: dict[str, Any]) -> None:
             os.write(journal, line)
         if spec["flush_every"] and number % spec["flush_every"] == 0:
             if sabotage == "settle without ack":
-                queue = client._queue
                 queue.settle(queue.peek(0, max_events=10, max_bytes=10**6))
             else:
                 client.flush(timeout=30)
         if spec["checkpoint_every"] and number % spec["checkpoint_every"] == 0:
             try:
-                client._queue.checkpoint()
+                queue.checkpoint()
             except OSError:  # the faults are about what is promised, not about who is told
                 pass
         if spec["pace"]:
             time.sleep(spec["pace"])
+    if spec["alone"]:
+        wait_until_alone(Path(spec["queue"]).parent)
     if spec["close"]:
         client.close()
     print("done", flush=True)  # noqa: T201

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from faults import strace
-from faults.children import PATIENCE, PRODUCER, Place, environment, produce
+from faults.children import PATIENCE, PRODUCER, Place, Producer, environment, produce
 from faults.oracle import Verdict
 from faults.registry import Fault, Outcome, Run, need_strace
 
@@ -33,6 +33,8 @@ class Scenario:
     work: dict[str, Any] = {}  # noqa: RUF012 - read only
     before: dict[str, Any] | None = None
     """What a first producer does, which nobody kills."""
+    threads = False
+    """Whether the work is done by a thread of the client's."""
 
     def prepare(self, place: Place) -> None:
         """The state in which the work begins."""
@@ -135,8 +137,31 @@ class Migrate(Scenario):
         return Verdict(**json.loads(result.stdout))
 
 
+class Adopt(Scenario):
+    """Takes over what a process left that had a file of its own."""
+
+    name = "adopt"
+    threads = True
+    work = {
+        "first": 200,
+        "events": 2,
+        "start": True,
+        "close": False,
+        "alone": True,
+        "options": {"batch_size": 1},
+    }
+
+    def prepare(self, place: Place) -> None:
+        """Two files, both of the dead."""
+        # Its own events are few: the second of two files is what is adopted.
+        with Producer(place.spec(events=1000, pace=0.05)) as first:
+            first.wait_for("ready")
+            produce(place.spec(first=5000, events=130, close=False))
+            first.process.kill()
+
+
 SCENARIOS: Sequence[type[Scenario]] = (
-    Track, TrackPower, Settle, Checkpoint, Evict, Close, Create, Migrate,
+    Track, TrackPower, Settle, Checkpoint, Evict, Close, Create, Migrate, Adopt,
 )  # fmt: skip
 
 
@@ -175,7 +200,8 @@ def _kill(scenario: Scenario, call: str, when: int, directory: Path, **more: Any
     model = directory.parent / "prepared"
     shutil.copytree(model, directory)
     place = Place(directory)
-    words = strace.injecting(f"{call}:signal=KILL:when={when}")
+    inject = f"{call}:signal=KILL:when={when}"
+    words = strace.injecting(inject, threads=scenario.threads)
     code, _ = produce({**scenario.spec(place), **more}, before=words, program=scenario.program)
     verdict = scenario.judge(place)
     shutil.rmtree(directory)

@@ -11,7 +11,7 @@ from faults.registry import Fault, Outcome, Run
 from causality_sdk.cli._demo_judge import read_queues
 from causality_sdk.testing import LoopbackCollector
 
-SECONDS = 30.0  # for the last process to adopt all that is left
+SECONDS = 60.0  # for the last process to adopt all that is left; it looks about every 30 s
 OPTIONS = {"flush_interval": 0.2, "backoff_initial": 0.05, "backoff_max": 0.3}
 
 
@@ -22,9 +22,10 @@ def _crowd(run: Run, count: int, kills: int, **more: Any) -> tuple[dict[str, obj
             arrived=None,
             endpoint=collector.endpoint,
             start=True,
-            pace=0.002,
+            pace=0.01,
             options=OPTIONS,
             events=100_000,
+            adopt_seconds=0.3 if run.quick else 0.0,
         )
         turn = 0
 
