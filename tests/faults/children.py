@@ -78,7 +78,7 @@ class Producer:
 
     def wait_for(self, word: str) -> bool:
         """True when it has printed `word`, False when it ended before."""
-        assert self.process.stdout is not None  # noqa: S101 - PIPE
+        assert self.process.stdout is not None
         return any(line.strip() == word for line in self.process.stdout)
 
     def end(self, timeout: float = PATIENCE) -> tuple[int, str]:

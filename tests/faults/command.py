@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+
 from faults import page
 from faults.registry import ROWS, Fault, Outcome, Run, Unavailable, load, scratch_directory
 
@@ -58,7 +59,9 @@ def report_on(name: str, *, quick: bool, seed: int = 1, pythons: tuple[str, ...]
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--quick", is_flag=True, help="What the suite runs: a minute instead of half an hour.")
+@click.option(
+    "--quick", is_flag=True, help="What the suite runs: a minute instead of half an hour."
+)
 @click.option("--only", multiple=True, type=click.Choice(ROWS), help="This row; may be repeated.")
 @click.option("--write", is_flag=True, help="Write the table to docs/explanation/reliability.md.")
 @click.option("--seed", default=1, show_default=True, help="Of the random instants.")
@@ -69,7 +72,9 @@ def report_on(name: str, *, quick: bool, seed: int = 1, pythons: tuple[str, ...]
     type=click.Path(exists=True, dir_okay=False),
     help="For the row `exits`: an interpreter with the dependencies; may be repeated.",
 )
-def main(*, quick: bool, only: tuple[str, ...], write: bool, seed: int, pythons: tuple[str, ...]) -> None:
+def main(
+    *, quick: bool, only: tuple[str, ...], write: bool, seed: int, pythons: tuple[str, ...]
+) -> None:
     """Does to the queue what a machine can do, and judges what is left.
 
     Prints a row for each fault: its figures, and what its control, the same with a rule broken on
@@ -89,7 +94,9 @@ def main(*, quick: bool, only: tuple[str, ...], write: bool, seed: int, pythons:
         for failure in report.control.failures[:1]:
             click.echo(f"    control ({report.fault.broken}): {failure}")
     if write:
-        page.write([row(report) for report in reports], page.Circumstances.now(quick=quick, seed=seed))
+        page.write(
+            [row(report) for report in reports], page.Circumstances.now(quick=quick, seed=seed)
+        )
     sys.exit(any(report.verdict in ("broken", "no control") for report in reports))
 
 

@@ -97,20 +97,20 @@ class Disk:
             self._namings.append(Naming(call.number, target, inode))
             self._namings.append(Naming(call.number, name, None))
             return True
-        inode = self._names.get(name)
-        if inode is None:
+        file = self._names.get(name)
+        if file is None:
             return False  # it was removed while it was open: nobody will see it again
         if call.name == "pwrite64":
-            inode.pending.append(Change(call.number, call.offset, call.data))
+            file.pending.append(Change(call.number, call.offset, call.data))
         elif call.name == "write":
-            end = len(_content(inode.stable, inode.pending))
-            inode.pending.append(Change(call.number, end, call.data))
+            end = len(_content(file.stable, file.pending))
+            file.pending.append(Change(call.number, end, call.data))
         elif call.name == "ftruncate":
-            inode.pending.append(Change(call.number, call.offset, None))
+            file.pending.append(Change(call.number, call.offset, None))
         elif call.name in ("fsync", "fdatasync"):
-            covered = [c for c in inode.pending if c.order < call.began and not c.doomed]
-            inode.stable = _content(inode.stable, covered)
-            inode.pending = [c for c in inode.pending if c not in covered]
+            covered = [c for c in file.pending if c.order < call.began and not c.doomed]
+            file.stable = _content(file.stable, covered)
+            file.pending = [c for c in file.pending if c not in covered]
         else:
             raise NotImplementedError(f"the model does not know {call.name}")
         return True
@@ -167,7 +167,7 @@ class Disk:
             elif kind == "prefix":
                 changes = [c for c in changes if c.order < cut]
             elif kind == "subset":
-                changes = [c for c in changes if rng.random() < 0.5]  # noqa: PLR2004
+                changes = [c for c in changes if rng.random() < 0.5]
             elif kind == "torn":
                 changes = [_torn(c, rng) if c.order == latest else c for c in changes]
             elif kind == "grown":
@@ -211,6 +211,6 @@ def _grown(stable: bytes, changes: list[Change], rng: random.Random) -> list[Cha
     if not longer:
         return changes
     chosen = rng.choice(longer)
-    assert chosen.data is not None  # noqa: S101 - it was chosen for it
+    assert chosen.data is not None
     zeros = Change(chosen.order, chosen.offset, bytes(len(chosen.data)))
     return [zeros if c is chosen else c for c in changes]

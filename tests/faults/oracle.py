@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
-from faults.events import HERE, digest
 
 from causality_sdk import schema
 from causality_sdk.errors import QueueError
 from causality_sdk.queue import Queue
+from faults.events import HERE, digest
 
 Entry = tuple[str, str]
 """Key, and SHA-256 of the payload."""
@@ -79,7 +79,7 @@ def judge(
     *,
     evictions: bool = False,
 ) -> Verdict:
-    """keys that track() returned ⊆ delivered ∪ evicted ∪ buried ∪ pending, byte for byte.
+    """Every key that track() returned: delivered, evicted, buried or pending, byte for byte.
 
     `evictions`: whether the queue had a reason to evict. Where it had none, each is a failure.
     """
@@ -92,9 +92,7 @@ def judge(
     evicted = sum(found.evicted for found in files)
     missing = [key for key in promised if not (key in counted or key in pending or key in buried)]
     altered = {
-        key
-        for key, sha in [*arrived, *pending.items()]
-        if key in promised and promised[key] != sha
+        key for key, sha in [*arrived, *pending.items()] if key in promised and promised[key] != sha
     }
     return Verdict(
         promised=len(promised),

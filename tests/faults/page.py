@@ -95,7 +95,7 @@ def render(rows: Sequence[Row], circumstances: Circumstances) -> str:
 
 def _cell(text: str) -> str:
     short = _PATHS.sub("…/", " ".join(text.split()))
-    short = short if len(short) <= 900 else short[:900] + "…"  # noqa: PLR2004
+    short = short if len(short) <= 900 else short[:900] + "…"
     return short.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
 
 
@@ -113,5 +113,3 @@ def write(rows: Sequence[Row], circumstances: Circumstances) -> None:
     PAGE.write_text(
         splice(PAGE.read_text(encoding="utf-8"), render(rows, circumstances)), encoding="utf-8"
     )
-
-

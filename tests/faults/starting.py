@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import stat
 import subprocess
 import sys
@@ -47,6 +46,6 @@ def fingerprint(root: Path) -> dict[str, str]:
         if stat.S_ISREG(info.st_mode):
             text += hashlib.sha256(path.read_bytes()).hexdigest()
         elif stat.S_ISLNK(info.st_mode):
-            text += os.readlink(path)
+            text += str(path.readlink())
         found[str(path.relative_to(root))] = text
     return found

@@ -15,12 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from faults.events import HERE
-
 from causality_sdk import ownership
 from causality_sdk.claim import claim
 from causality_sdk.errors import QueueError
 from causality_sdk.queue import Queue
+from faults.events import HERE
 
 
 def is_alive(mark: Path) -> bool:

@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 import filelock  # noqa: F401
 import platformdirs  # noqa: F401
 import sqlite_utils  # noqa: F401
-from faults.events import API_KEY, APP_ID, NOWHERE
 
 import causality_sdk.transport.http  # noqa: F401
 from causality_sdk import Client
+from faults.events import API_KEY, APP_ID, NOWHERE
 
 
 def main(spec: dict[str, Any]) -> None:

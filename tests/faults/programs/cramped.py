@@ -15,10 +15,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
+from causality_sdk import Client
 from faults.events import API_KEY, APP_ID, digest, encoded
 from faults.programs.producer import DEFAULTS, Server
-
-from causality_sdk import Client
 
 RECOVERY = 30.0  # seconds, after which it counts as never
 
@@ -51,7 +50,7 @@ def main(spec: dict[str, Any]) -> None:
         elif order == "limit":
             limit(int(number))
         elif order == "flush":
-            client.flush(timeout=1)
+            client.flush(timeout=0.4)
         elif order == "recover":
             answer = recover(client)
         elif order == "stats":

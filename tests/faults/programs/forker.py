@@ -20,10 +20,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
+from causality_sdk import Client
 from faults.events import API_KEY, APP_ID, digest, encoded
 from faults.programs.producer import DEFAULTS, Server
-
-from causality_sdk import Client
 
 THREADS = 4
 PER_CHILD = 5

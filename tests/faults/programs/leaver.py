@@ -11,10 +11,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
+from causality_sdk import Client
 from faults.events import API_KEY, APP_ID, digest, encoded
 from faults.programs.producer import DEFAULTS
-
-from causality_sdk import Client
 
 
 def main(spec: dict[str, Any]) -> None:

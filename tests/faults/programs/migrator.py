@@ -12,11 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from faults.children import Place
-from faults.programs.producer import DEFAULTS, main
 from sqlite_utils import Database, Migrations
 
 from causality_sdk import schema
+from faults.children import Place
+from faults.programs.producer import DEFAULTS, main
 
 
 def load_later() -> Migrations:

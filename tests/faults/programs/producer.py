@@ -7,20 +7,21 @@ and acknowledges it. `sabotage` makes it break a rule, for the controls.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from faults.events import API_KEY, APP_ID, NOWHERE, digest, encoded
-
-from causality_sdk import Client, adoption, schema
+from causality_sdk import Client, Event, adoption, schema
 from causality_sdk.testing._batch import parse_batch
 from causality_sdk.wire.base import Request, Response
+from faults.events import API_KEY, APP_ID, NOWHERE, digest, encoded
 
 DEFAULTS: dict[str, Any] = {
     "queue": None,  # path of the queue file
@@ -30,7 +31,8 @@ DEFAULTS: dict[str, Any] = {
     "endpoint": NOWHERE,
     "durability": "process",
     "first": 0,  # line of the source
-    "events": 100,
+    "events": 100,  # of each thread
+    "threads": 1,
     "flush_every": 0,  # events; 0: never
     "checkpoint_every": 0,
     "pace": 0.0,  # seconds between two events
@@ -77,6 +79,47 @@ def wait_until_alone(directory: Path) -> None:
         time.sleep(0.01)  # nobody tells
 
 
+class Worker:
+    """One thread of tracking, over events of its own."""
+
+    def __init__(self, spec: dict[str, Any], client: Client, journal: int, refused: int) -> None:
+        assert client._pipeline is not None
+        self._spec = spec
+        self._client = client
+        self._queue = client._pipeline.queue
+        self._journal = journal
+        self._refused = refused
+
+    def run(self, first: int) -> None:
+        """Tracks, delivers, checkpoints."""
+        spec = self._spec
+        for number, (event, key, payload) in enumerate(encoded(spec["events"], first), 1):
+            self._track(event, f"{key} {digest(payload)}\n".encode())
+            if spec["flush_every"] and number % spec["flush_every"] == 0:
+                self._flush()
+            if spec["checkpoint_every"] and number % spec["checkpoint_every"] == 0:
+                with contextlib.suppress(OSError):  # the rows ask what is kept, not who is told
+                    self._queue.checkpoint()
+            if spec["pace"]:
+                time.sleep(spec["pace"])
+
+    def _track(self, event: Event, line: bytes) -> None:
+        too_early = self._spec["sabotage"] == "journal first"
+        if too_early:
+            os.write(self._journal, line)
+            time.sleep(self._spec["pace"])
+        if self._client.track(event) is None:
+            os.write(self._refused, line)
+        elif not too_early:
+            os.write(self._journal, line)
+
+    def _flush(self) -> None:
+        if self._spec["sabotage"] == "settle without ack":
+            self._queue.settle(self._queue.peek(0, max_events=10, max_bytes=10**6))
+        else:
+            self._client.flush(timeout=30)
+
+
 def main(spec: dict[str, Any]) -> None:
     sabotage = spec["sabotage"]
     if spec["adopt_seconds"]:
@@ -99,31 +142,17 @@ def main(spec: dict[str, Any]) -> None:
         start=spec["start"],
         **spec["options"],
     )
-    assert client._pipeline is not None  # noqa: S101 - it is open
-    queue = client._pipeline.queue
     print("ready", flush=True)  # noqa: T201
-    for number, (event, key, payload) in enumerate(encoded(spec["events"], spec["first"]), 1):
-        line = f"{key} {digest(payload)}\n".encode()
-        if sabotage == "journal first":
-            os.write(journal, line)
-            time.sleep(spec["pace"])
-        returned = client.track(event)
-        if returned is None:
-            os.write(refused, line)
-        elif sabotage != "journal first":
-            os.write(journal, line)
-        if spec["flush_every"] and number % spec["flush_every"] == 0:
-            if sabotage == "settle without ack":
-                queue.settle(queue.peek(0, max_events=10, max_bytes=10**6))
-            else:
-                client.flush(timeout=30)
-        if spec["checkpoint_every"] and number % spec["checkpoint_every"] == 0:
-            try:
-                queue.checkpoint()
-            except OSError:  # the faults are about what is promised, not about who is told
-                pass
-        if spec["pace"]:
-            time.sleep(spec["pace"])
+    worker = Worker(spec, client, journal, refused)
+    others = [
+        threading.Thread(target=worker.run, args=(spec["first"] + number * spec["events"],))
+        for number in range(1, spec["threads"])
+    ]
+    for thread in others:
+        thread.start()
+    worker.run(spec["first"])
+    for thread in others:
+        thread.join()
     if spec["alone"]:
         wait_until_alone(Path(spec["queue"]).parent)
     if spec["close"]:

@@ -15,10 +15,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
+from causality_sdk import Client
 from faults.events import API_KEY, APP_ID, encoded
 from faults.programs.producer import DEFAULTS, Server
-
-from causality_sdk import Client
 
 HOLDER = """
 import sqlite3, sys
@@ -45,7 +44,7 @@ def main(spec: dict[str, Any]) -> None:
             stdout=subprocess.PIPE,
             stdin=subprocess.PIPE,
         )
-        assert holder.stdout is not None  # noqa: S101 - PIPE
+        assert holder.stdout is not None
         holder.stdout.readline()
         holder.send_signal(signal.SIGSTOP)
     times = []

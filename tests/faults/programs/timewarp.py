@@ -23,12 +23,11 @@ time.time_ns = lambda: _time_ns() + int(offset * 1e9)
 
 
 def main(spec: dict[str, Any]) -> None:
-    global offset  # noqa: PLW0603 - the clock of the whole program
+    global offset
     import os
 
-    from faults.events import API_KEY, APP_ID, digest, encoded
-
     from causality_sdk import Client
+    from faults.events import API_KEY, APP_ID, digest, encoded
 
     client = Client(
         api_key=API_KEY,

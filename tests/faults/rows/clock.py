@@ -11,10 +11,9 @@ import subprocess
 import sys
 from typing import Any
 
+from causality_sdk.testing import LoopbackCollector
 from faults.children import PRODUCER, Place, environment
 from faults.registry import Fault, Outcome, Run
-
-from causality_sdk.testing import LoopbackCollector
 
 TIMEWARP = PRODUCER.with_name("timewarp.py")
 YEARS = 10
@@ -33,8 +32,8 @@ def _jump(run: Run, events: int, **more: Any) -> tuple[dict[str, object], list[s
             text=True,
             env=environment(),
         ) as program:
-            assert program.stdin is not None  # noqa: S101 - PIPE
-            assert program.stdout is not None  # noqa: S101 - PIPE
+            assert program.stdin is not None
+            assert program.stdout is not None
             program.stdout.readline()
             # A date that has long passed on one clock, and is far away on another.
             dated = {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}
@@ -80,8 +79,8 @@ def control(run: Run) -> Outcome:
             text=True,
             env=environment(),
         ) as program:
-            assert program.stdin is not None  # noqa: S101 - PIPE
-            assert program.stdout is not None  # noqa: S101 - PIPE
+            assert program.stdin is not None
+            assert program.stdout is not None
             program.stdout.readline()
             collector.respond(503, {"error": "later"}, {"Retry-After": "60"}, times=1)
             collector.up()

@@ -16,13 +16,13 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults.children import Place, produce
-from faults.events import API_KEY, APP_ID, NOWHERE, digest
-from faults.registry import Fault, Outcome, Run
-
+import causality_sdk.queue
 from causality_sdk import Client
 from causality_sdk.testing._batch import parse_batch
 from causality_sdk.wire.base import Request, Response
+from faults.children import Place, produce
+from faults.events import API_KEY, APP_ID, NOWHERE, digest
+from faults.registry import Fault, Outcome, Run
 
 EVENTS = 400
 PROCESSES = 2
@@ -98,7 +98,9 @@ def _spoil(path: Path, damage: Damage) -> None:
         words = ["truncate", f"--size={at}", str(file)]
         subprocess.run(words, check=True)
         return
-    last = max(n for n in range(at, min(at + 4096, len(content))) if changed[n] != content[n] or n == at)
+    last = max(
+        n for n in range(at, min(at + 4096, len(content))) if changed[n] != content[n] or n == at
+    )
     words = ["dd", f"of={file}", "bs=1", f"seek={at}", "conv=notrunc", "status=none"]
     subprocess.run(words, input=changed[at : last + 1], check=True)
 
@@ -126,9 +128,8 @@ def damage_one(
     result = Result(damage)
     server = Server()
     if trust:
-        import causality_sdk.queue
-
-        causality_sdk.queue.is_sound = lambda _payload, _crc: True
+        # Of a process that ends with this.
+        setattr(causality_sdk.queue, "is_sound", lambda *_row: True)  # noqa: B010
     try:
         if damage.base != "at work":
             _spoil(path, damage)
@@ -148,9 +149,7 @@ def damage_one(
     except Exception as error:  # noqa: BLE001 - the figure is how many there are
         result.crash = f"{type(error).__name__}: {error}"
     result.salvaged = sum(promised.get(key) == sha for key, sha in server.arrived.items())
-    result.foreign = [
-        key for key, sha in server.arrived.items() if promised.get(key, sha) != sha
-    ]
+    result.foreign = [key for key, sha in server.arrived.items() if promised.get(key, sha) != sha]
     shutil.rmtree(path.parent, ignore_errors=True)
     return result
 
@@ -166,11 +165,11 @@ def _bases(run: Run, name: str) -> tuple[dict[str, Path], dict[str, str]]:
 
 
 def run(run: Run) -> Outcome:
-    """Many offsets; quick: two for each kind."""
+    """Many offsets; quick: one for each kind."""
     bases, promised = _bases(run, "corruption")
     results: list[Result] = []
     failures: list[str] = []
-    damages = list(_damages(run, bases, 1 if run.quick else 60))
+    damages = list(_damages(run, bases, 0 if run.quick else 60))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
         work = [

@@ -40,13 +40,13 @@ class Cramped:
 
     def do(self, order: str) -> Any:
         """Its answer."""
-        assert self.process.stdin is not None  # noqa: S101 - PIPE
+        assert self.process.stdin is not None
         self.process.stdin.write(order + "\n")
         self.process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> Any:
-        assert self.process.stdout is not None  # noqa: S101 - PIPE
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError("the program ended")
@@ -57,8 +57,12 @@ class Cramped:
         try:
             self.process.communicate("close\n", timeout=PATIENCE)
         finally:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """Ends it as it is."""
+        self.process.kill()
+        self.process.communicate()
 
 
 @dataclass
@@ -172,10 +176,9 @@ def control(run: Run) -> Outcome:
     try:
         program.do("track 200")
         _limit(program, place)
-        program.do("track 1300")
-        program.process.kill()
+        program.do("track 1050")
     finally:
-        program.process.wait()
+        program.kill()
     with place.journal.open("ab") as journal:
         journal.write(place.refused.read_bytes())
     return Outcome({}, place.judge().failures)

@@ -9,10 +9,9 @@ import json
 import subprocess
 import time
 
+from causality_sdk.testing import LoopbackCollector
 from faults.children import PRODUCER, Place, environment
 from faults.registry import Fault, Outcome, Run
-
-from causality_sdk.testing import LoopbackCollector
 
 LEAVER = PRODUCER.with_name("leaver.py")
 HOWS = (
@@ -36,7 +35,7 @@ def _leave(run: Run, python: str, how: str, **more: object) -> tuple[float, int,
             text=True,
             env=environment(),
         ) as program:
-            assert program.stdout is not None  # noqa: S101 - PIPE
+            assert program.stdout is not None
             word = program.stdout.readline()
             began = time.monotonic()
             _, errors = program.communicate(timeout=60)

@@ -13,7 +13,12 @@ from typing import Any
 from faults.registry import Fault, Outcome, Run, need_strace
 from faults.rows.power_loss import Tally, judge_all, record
 
-WORK = {"events": 16, "flush_every": 7, "checkpoint_every": 5, "durability": "power"}
+WORK: dict[str, Any] = {
+    "events": 16,
+    "flush_every": 7,
+    "checkpoint_every": 5,
+    "durability": "power",
+}
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What comes from outside, at random: a server's answer, the bytes of a queue file, lines of events.
+"""What comes from outside, at random: answers of a server, bytes of a queue file, lines of events.
 
 Neighbours: Hypothesis makes the examples and shrinks what fails; `simulation` is the way from the
 queue to the server and back, without a socket; `HostileServer` is one with. Invariant that is
@@ -15,10 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from faults import oracle
-from faults.children import Place, produce
-from faults.events import HERE, digest
-from faults.registry import Fault, Outcome, Run
 from hostile import HostileServer, Peer
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -33,6 +29,10 @@ from causality_sdk.queue import Queue
 from causality_sdk.testing._batch import parse_batch
 from causality_sdk.transport.http import HttpTransport
 from causality_sdk.wire.base import Request, Response
+from faults import oracle
+from faults.children import Place, produce
+from faults.events import HERE, digest
+from faults.registry import Fault, Outcome, Run
 
 COUNT = 4  # events of a batch
 
@@ -40,14 +40,30 @@ COUNT = 4  # events of a batch
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 _INDEX = st.integers(-2, COUNT + 2) | st.sampled_from([None, True, "1", 1.0, 2**70])
 _WORD = st.sampled_from(
-    ["accepted", "ok", "success", "duplicate", "rejected", "error", "ACCEPTED", "", "maybe", None, 3]
+    [
+        "accepted",
+        "ok",
+        "success",
+        "duplicate",
+        "rejected",
+        "error",
+        "ACCEPTED",
+        "",
+        "maybe",
+        None,
+        3,
+    ]
 )
-_RESULT = st.fixed_dictionaries({}, optional={"index": _INDEX, "status": _WORD, "error": _JSON}) | _JSON
+_RESULT = (
+    st.fixed_dictionaries({}, optional={"index": _INDEX, "status": _WORD, "error": _JSON}) | _JSON
+)
 _NUMBER = st.integers(-1, COUNT + 1) | st.sampled_from([str(COUNT), "x", True, None, float(COUNT)])
 _DOCUMENT = st.fixed_dictionaries(
     {},
@@ -105,8 +121,8 @@ def may_be_gone(response: Response, count: int) -> set[int]:
         named = [
             entry.get("index", 0)
             for entry in results
-            if isinstance(entry, dict) and str(entry.get("status")).lower() in
-            ("accepted", "ok", "success", "duplicate")
+            if isinstance(entry, dict)
+            and str(entry.get("status")).lower() in ("accepted", "ok", "success", "duplicate")
         ]
         return {
             place
@@ -163,7 +179,13 @@ def try_answers(directory: Path, answers: list[Response], *, generous: bool = Fa
 # ---------------------------------------------------------------------- bytes on a socket
 
 _HEAD = st.sampled_from(
-    [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200\r\n", b"HTTP/9.9 200 OK\r\n", b"HTTP/1.1 abc\r\n", b"\x00"]
+    [
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200\r\n",
+        b"HTTP/9.9 200 OK\r\n",
+        b"HTTP/1.1 abc\r\n",
+        b"\x00",
+    ]
 )
 _LINE = st.sampled_from(
     [
@@ -193,7 +215,7 @@ RAW = st.builds(
 def try_raw(answer: bytes, server: HostileServer, plays: dict[str, bytes]) -> None:
     """One attempt of the real transport: an answer or a `TransportError`, and nothing else."""
     plays["next"] = answer
-    transport = HttpTransport(server.endpoint, {"X-API-Key": "test-key"}, secret="test-key")  # noqa: S106
+    transport = HttpTransport(server.endpoint, {"X-API-Key": "test-key"}, secret="test-key")
     try:
         response = transport.send(Request("/v1/events/batch", b"{}"), 2.0)
     except TransportError:
@@ -218,7 +240,10 @@ SPOILT = st.lists(
 
 
 def try_file(
-    directory: Path, model: Path, promised: dict[str, str], spoils: list[tuple[str, float, bytes, bool]]
+    directory: Path,
+    model: Path,
+    promised: dict[str, str],
+    spoils: list[tuple[str, float, bytes, bool]],
 ) -> None:
     """Opens a spoilt copy: a `QueueError`, or a queue whose rows are those that were written."""
     with tempfile.TemporaryDirectory(dir=directory) as home:
@@ -260,7 +285,9 @@ _LINE_OF_EVENT = (
             "idempotency_key": _JSON,
         },
     ).map(lambda found: json.dumps(found).encode())
-    | st.sampled_from([b"[" * 100_000, b'{"event_type":NaN}', b'{"event_type":"\\ud800"}', b"9" * 5000])
+    | st.sampled_from(
+        [b"[" * 100_000, b'{"event_type":NaN}', b'{"event_type":"\\ud800"}', b"9" * 5000]
+    )
 )
 LINES = st.lists(_LINE_OF_EVENT, max_size=4).map(b"\n".join)
 
@@ -306,8 +333,8 @@ def _examples(
 
 
 def run(run: Run) -> Outcome:
-    """All four; quick: 60 examples of each."""
-    count = 60 if run.quick else 3000
+    """All four; quick: 40 examples of each."""
+    count = 40 if run.quick else 3000
     directory = run.directory("fuzz")
     place = Place(run.directory("fuzz-model"))
     produce(place.spec(events=60))

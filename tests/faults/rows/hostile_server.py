@@ -8,10 +8,11 @@ from __future__ import annotations
 import subprocess
 
 import test_hostile_server as hostile_tests
+from hostile import ACCEPTED, PATIENCE, HostileServer, answering
+
 from faults import oracle
 from faults.events import digest
 from faults.registry import Fault, Outcome, Run
-from hostile import ACCEPTED, HostileServer, answering
 
 EVENTS = 30
 
@@ -30,8 +31,8 @@ def run(run: Run) -> Outcome:
             keys = hostile_tests.track(client, EVENTS)
             client.flush(timeout=0.4)
             client.close(timeout=0.2)
-            assert client._ended is not None  # noqa: S101
-            client._ended.sender.wait_until_ended(hostile_tests.PATIENCE)
+            assert client._ended is not None
+            client._ended.sender.wait_until_ended(PATIENCE)
             held = oracle.look(directory / "queue.db")
             stored = dict(stage.stored)
             gone = [key for key in keys if key not in held.pending and key not in stored]
@@ -41,7 +42,7 @@ def run(run: Run) -> Outcome:
             client = hostile_tests.make(server.endpoint, directory)
             stage.behaving.set()
             stage.wait_for(len(keys))
-            client.flush(timeout=hostile_tests.PATIENCE)
+            client.flush(timeout=PATIENCE)
             client.close()
             arrived = [(key, digest(raw)) for key, raw in stage.stored.items()]
             found = oracle.look(directory / "queue.db")

@@ -8,11 +8,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from causality_sdk.testing import LoopbackCollector
 from faults import oracle
 from faults.children import Place, Producer, produce
 from faults.registry import Fault, Outcome, Run
-
-from causality_sdk.testing import LoopbackCollector
 
 OPTIONS = {"flush_interval": 0.05, "backoff_initial": 0.02, "backoff_max": 0.2}
 

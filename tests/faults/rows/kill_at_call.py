@@ -10,7 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,18 @@ CALLS = ("pwrite64", "fdatasync", "ftruncate", "unlink", "rename")
 AT_ONCE = 2
 
 
+def told(**spec: Any) -> Mapping[str, Any]:
+    """What a producer is told."""
+    return spec
+
+
 class Scenario:
     """A producer at work; `prepare` makes the place it finds."""
 
     name = ""
     program: Path = PRODUCER
-    work: dict[str, Any] = {}  # noqa: RUF012 - read only
-    before: dict[str, Any] | None = None
+    work: Mapping[str, Any] = told()
+    before: Mapping[str, Any] | None = None
     """What a first producer does, which nobody kills."""
     threads = False
     """Whether the work is done by a thread of the client's."""
@@ -56,45 +61,45 @@ class Track(Scenario):
     """Appends to a file that is there."""
 
     name = "track"
-    before = {"events": 20}
-    work = {"first": 20, "events": 25, "close": False}
+    before = told(events=20)
+    work = told(first=20, events=25, close=False)
 
 
 class TrackPower(Track):
     """The same with a sync for each."""
 
     name = "track, power"
-    work = {**Track.work, "durability": "power"}
+    work = told(**Track.work, durability="power")
 
 
 class Settle(Scenario):
     """Delivers a backlog in several batches."""
 
     name = "settle"
-    before = {"events": 250}
-    work = {
-        "first": 250,
-        "events": 2,
-        "flush_every": 1,
-        "close": False,
-        "options": {"max_batch_events": 90, "batch_size": 90},
-    }
+    before = told(events=250)
+    work = told(
+        first=250,
+        events=2,
+        flush_every=1,
+        close=False,
+        options={"max_batch_events": 90, "batch_size": 90},
+    )
 
 
 class Checkpoint(Scenario):
     """Moves a log into the database."""
 
     name = "checkpoint"
-    before = {"events": 150, "close": False}  # leaves a log
-    work = {"first": 150, "events": 4, "checkpoint_every": 1, "close": False}
+    before = told(events=150, close=False)  # leaves a log
+    work = told(first=150, events=4, checkpoint_every=1, close=False)
 
 
 class Evict(Scenario):
     """Makes room at the cap."""
 
     name = "evict"
-    before = {"events": 100}
-    work = {"first": 100, "events": 30, "close": False, "options": {"max_queue_events": 100}}
+    before = told(events=100)
+    work = told(first=100, events=30, close=False, options={"max_queue_events": 100})
 
     def judge(self, place: Place) -> Verdict:
         """What is missing must have been counted."""
@@ -105,15 +110,15 @@ class Close(Scenario):
     """Closes with a backlog that is delivered then."""
 
     name = "close"
-    before = {"events": 100, "close": False}
-    work = {"first": 100, "events": 3, "close": True}
+    before = told(events=100, close=False)
+    work = told(first=100, events=3, close=True)
 
 
 class Create(Scenario):
     """Makes the file, and migrates it from nothing."""
 
     name = "create"
-    work = {"events": 3, "close": False}
+    work = told(events=3, close=False)
 
 
 class Migrate(Scenario):
@@ -121,8 +126,8 @@ class Migrate(Scenario):
 
     name = "migrate"
     program = PRODUCER.parent / "migrator.py"
-    before = {"events": 40}
-    work = {"first": 40, "events": 3, "close": False}
+    before = told(events=40)
+    work = told(first=40, events=3, close=False)
 
     def judge(self, place: Place) -> Verdict:
         """By the later release, too: this one rightly refuses the file."""
@@ -142,14 +147,14 @@ class Adopt(Scenario):
 
     name = "adopt"
     threads = True
-    work = {
-        "first": 200,
-        "events": 2,
-        "start": True,
-        "close": False,
-        "alone": True,
-        "options": {"batch_size": 1},
-    }
+    work = told(
+        first=200,
+        events=2,
+        start=True,
+        close=False,
+        alone=True,
+        options={"batch_size": 1},
+    )
 
     def prepare(self, place: Place) -> None:
         """Two files, both of the dead."""
@@ -249,7 +254,9 @@ def control(run: Run) -> Outcome:
     """Tracking with a promise before the commit; killed in its middle."""
     need_strace()
     points = _points(run, Track(), "calls-control", 3, sabotage="journal first")
-    failures = [f"{point.call} {point.when}: {point.failures[0]}" for point in points if point.failures]
+    failures = [
+        f"{point.call} {point.when}: {point.failures[0]}" for point in points if point.failures
+    ]
     return Outcome({"points": len(points), "red": len(failures)}, failures)
 
 

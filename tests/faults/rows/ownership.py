@@ -26,13 +26,17 @@ def _start(base: Path, seconds: float, seed: int, endpoint: str) -> subprocess.P
     )
 
 
-def _race(run: Run, name: str, *, seconds: float, processes: int, kills: int, seeded: bool) -> Outcome:
+def _race(
+    run: Run, name: str, *, seconds: float, processes: int, kills: int, seeded: bool
+) -> Outcome:
     base = run.directory(name) / "queue.db"
     claims = doubles = killed = 0
     failures = []
     # One in four is a client of another destination.
     running = [
-        _start(base, seconds, number + 1 if seeded else 0, ELSEWHERE if number % 4 == 3 else NOWHERE)
+        _start(
+            base, seconds, number + 1 if seeded else 0, ELSEWHERE if number % 4 == 3 else NOWHERE
+        )
         for number in range(processes)
     ]
     for number in range(kills):

@@ -56,9 +56,7 @@ def run(run: Run) -> Outcome:
     """Both levels of durability."""
     count = 3 if run.quick else 60
     power, process = _cuts(run, "power", count), _cuts(run, "process", count)
-    return Outcome(
-        {**power.figures, **process.figures}, [*power.failures, *process.failures]
-    )
+    return Outcome({**power.figures, **process.figures}, [*power.failures, *process.failures])
 
 
 def control(run: Run) -> Outcome:

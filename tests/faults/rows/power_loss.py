@@ -1,7 +1,8 @@
 """Power loss, by recording the writes of the product and replaying them up to every moment.
 
-Neighbours: `disk_model` makes the states, the oracle judges each. Three recordings: both levels of
-durability, and SQLite with `synchronous=OFF`, which must be caught.
+Neighbours: `disk_model` makes the states, the oracle judges each. Recorded are both levels of
+durability, "power" also with threads that share commits, and SQLite with `synchronous=OFF`, which
+must be caught.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 import pickle
 import random
 import shutil
@@ -183,15 +183,15 @@ def judge_all(
     return total
 
 
-def _spec(run: Run, level: str) -> dict[str, Any]:
-    spec: dict[str, Any] = {"events": 180, "flush_every": 45, "checkpoint_every": 20}
+def _spec(run: Run, level: str, *, threads: int) -> dict[str, Any]:
+    spec: dict[str, Any] = {"durability": level, "flush_every": 45, "checkpoint_every": 20}
     if run.quick:
-        return {**spec, "events": 60, "durability": level}
+        return {**spec, "events": 60 // threads, "threads": threads}
     if level == "process":
         # The thread checkpoints by the clock, as in a service: what is lost has an age.
         options = {"flush_interval": 11.0, "batch_size": 10**6}
         return {"events": 260, "pace": 0.07, "start": True, "durability": level, "options": options}
-    return {**spec, "durability": level}
+    return {**spec, "events": 180 if threads == 1 else 70, "threads": threads}
 
 
 def _figures(tally: Tally) -> dict[str, object]:
@@ -205,9 +205,9 @@ def _figures(tally: Tally) -> dict[str, object]:
     }
 
 
-def _one(run: Run, level: str, **more: Any) -> Tally:
-    directory = run.directory(f"power-loss-{level}-{len(more)}-{os.getpid()}")
-    calls = record(directory, **{**_spec(run, level), **more})
+def _one(run: Run, level: str, threads: int = 1, **more: Any) -> Tally:
+    directory = run.directory(f"power-loss-{level}-{threads}-{len(more)}")
+    calls = record(directory, **{**_spec(run, level, threads=threads), **more})
     return judge_all(calls, directory, sample=4 if run.quick else 1)
 
 
@@ -215,17 +215,18 @@ def run(run: Run) -> Outcome:
     """Both levels of durability."""
     figures: dict[str, object] = {}
     failures = []
-    for level in ("power", "process"):
-        tally = _one(run, level)
-        figures |= {f'"{level}": {name}': value for name, value in _figures(tally).items()}
+    for level, threads in (("power", 1), ("power", 4), ("process", 1)):
+        tally = _one(run, level, threads)
+        name = f'"{level}"' if threads == 1 else f'"{level}", {threads} threads'
+        figures |= {f"{name}: {figure}": value for figure, value in _figures(tally).items()}
         if tally.corrupt:
-            failures.append(f'"{level}": {tally.corrupt} corrupt states: {tally.why_corrupt[0]}')
+            failures.append(f"{name}: {tally.corrupt} corrupt states: {tally.why_corrupt[0]}")
         if level == "power" and tally.losing:
-            failures.append(f'"power": {tally.losing} states lose: {tally.why_losing[0]}')
+            failures.append(f"{name}: {tally.losing} states lose: {tally.why_losing[0]}")
         if tally.oldest_lost > LATE_SECONDS:
-            failures.append(f'"{level}": an event of {tally.oldest_lost:.1f} s is lost')
-        if not run.quick and tally.states < 5000:  # noqa: PLR2004
-            failures.append(f'"{level}": only {tally.states} states')
+            failures.append(f"{name}: an event of {tally.oldest_lost:.1f} s is lost")
+        if not run.quick and tally.states < 5000:
+            failures.append(f"{name}: only {tally.states} states")
     return Outcome(figures, failures)
 
 

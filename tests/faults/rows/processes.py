@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from faults.children import Place, Producer
-from faults.registry import Fault, Outcome, Run
-
 from causality_sdk.cli._demo_judge import read_queues
 from causality_sdk.testing import LoopbackCollector
+from faults.children import Place, Producer
+from faults.registry import Fault, Outcome, Run
 
 SECONDS = 60.0  # for the last process to adopt all that is left; it looks about every 30 s
 OPTIONS = {"flush_interval": 0.2, "backoff_initial": 0.05, "backoff_max": 0.3}

@@ -107,7 +107,7 @@ def run(run: Run) -> Outcome:
 
 
 def control(run: Run) -> Outcome:
-    """A file that is no foreign one: the check for changes must see that it is taken and written."""
+    """A file that is one of ours: the checks must see that it is taken, and written to."""
     directory = run.directory("right")
     path = directory / "queue.db"
     construct(options={"queue_path": str(path)})
