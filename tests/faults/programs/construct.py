@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -13,18 +14,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-# All that is imported late, while the files can still be read.
-import filelock  # noqa: F401
-import platformdirs  # noqa: F401
-import sqlite_utils  # noqa: F401
 
-import causality_sdk.transport.http  # noqa: F401
 from causality_sdk import Client
 from faults.events import API_KEY, APP_ID, NOWHERE
 
 
 def main(spec: dict[str, Any]) -> None:
     if spec.get("uid"):
+        # All that is imported late, while the files can still be read.
+        for module in ("filelock", "platformdirs", "sqlite_utils", "causality_sdk.transport.http"):
+            importlib.import_module(module)
         os.setgroups([])
         os.setgid(spec["uid"])
         os.setuid(spec["uid"])

@@ -253,7 +253,7 @@ def run(run: Run) -> Outcome:
 def control(run: Run) -> Outcome:
     """Tracking with a promise before the commit; killed in its middle."""
     need_strace()
-    points = _points(run, Track(), "calls-control", 3, sabotage="journal first")
+    points = _points(run, Track(), "calls-control", 2, sabotage="journal first")
     failures = [
         f"{point.call} {point.when}: {point.failures[0]}" for point in points if point.failures
     ]
