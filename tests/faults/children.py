@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from faults import oracle
+from faults.events import HERE, NOWHERE
 from faults.oracle import Verdict
 
 PRODUCER = Path(__file__).resolve().parent / "programs" / "producer.py"
@@ -33,6 +34,7 @@ class Place:
         self.journal = directory / "journal"
         self.refused = directory / "refused"
         self.arrived = directory / "arrived"
+        self.endpoint = NOWHERE  # of the server that the events are for
 
     def spec(self, **more: Any) -> dict[str, Any]:
         """What tells a producer to work here, as its own server."""
@@ -41,6 +43,7 @@ class Place:
             "journal": str(self.journal),
             "refused": str(self.refused),
             "arrived": str(self.arrived),
+            "endpoint": self.endpoint,
             **more,
         }
 
@@ -51,7 +54,7 @@ class Place:
     def judge(self, *, evictions: bool = False) -> Verdict:
         """The verdict on this place, every file opened with the product."""
         arrived = oracle.read_journal(self.arrived)
-        files = oracle.look_at_all(self.home)
+        files = oracle.look_at_all(self.home, HERE._replace(endpoint=self.endpoint))
         return oracle.judge(self.promised(), arrived, files, evictions=evictions)
 
 

@@ -11,20 +11,21 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
 
-from causality_sdk import schema
+from causality_sdk.claim import claim
 from causality_sdk.errors import QueueError
 from causality_sdk.queue import Queue
+from causality_sdk.schema import Destination
 from faults.events import HERE, digest
 
 Entry = tuple[str, str]
 """Key, and SHA-256 of the payload."""
 
-_EXPECTED = ("", ".lock", "-wal", "-shm", "-journal")
+_OURS = ("", ".lock", "-wal", "-shm")
 
 
 @dataclass(frozen=True)
@@ -125,33 +126,36 @@ def parse_journal(text: bytes) -> list[Entry]:
     return entries
 
 
-def look(path: Path) -> Found:
-    """Opens a queue file with the product, reads all of it, and passes a fresh event through.
+def look(path: Path, destination: Destination = HERE) -> Found:
+    """Claims a queue file with the product, reads all of it, and passes a fresh event through.
 
-    Nobody may have it open. A file beside it that is not its own is trouble, too: the product has
-    set something aside.
+    Nobody may have it open. That the product sets something aside is trouble, whatever it salvages:
+    none of the rows that look so has damaged a byte.
     """
     try:
-        schema.prepare(path, HERE)
-        queue = Queue(path, max_events=10**9, max_bytes=2**40)
+        claimed = claim(path, destination)
     except Exception as error:  # noqa: BLE001 - whatever it is, it goes into the table
         return Found(trouble=f"it cannot be opened: {error!r}")
     try:
-        found = _read(queue)
-    except (QueueError, sqlite3.Error, AssertionError) as error:
+        if claimed.lease.path != path:
+            return Found(trouble=f"it was passed over for {claimed.lease.path.name}")
+        queue = Queue(path, max_events=10**9, max_bytes=2**40)
+        try:
+            found = _read(queue)
+        finally:
+            queue.close()
+    except (QueueError, sqlite3.Error) as error:
         return Found(trouble=f"it cannot be used: {error!r}")
     finally:
-        queue.close()
+        claimed.lease.release()
+    ours = {path.name + suffix for suffix in _OURS}
     strange = [
         entry.name
-        for entry in path.parent.iterdir()
-        if entry.name not in {path.name + suffix for suffix in _EXPECTED}
-        and entry.name.startswith(path.stem)
-        and entry.suffix != path.suffix  # a sibling of its own
-        and not entry.name.endswith(_EXPECTED[1:])
+        for entry in path.parent.glob(f"{path.name}*")
+        if entry.name not in ours and not entry.name.endswith(".mark")
     ]
     if strange and not found.trouble:
-        return Found(**{**found.__dict__, "trouble": f"something was set aside: {strange[0]}"})
+        return replace(found, trouble=f"something was set aside: {strange[0]}")
     return found
 
 
@@ -189,6 +193,7 @@ def key_of(payload: bytes) -> str:
         return digest(payload)
 
 
-def look_at_all(directory: Path) -> list[Found]:
+def look_at_all(directory: Path, destination: Destination = HERE) -> list[Found]:
     """Every queue file of a directory."""
-    return [look(path) for path in sorted(directory.glob("queue*.db"))]
+    paths = sorted(path for path in directory.glob("queue*.db"))
+    return [look(path, destination) for path in paths]

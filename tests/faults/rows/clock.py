@@ -23,8 +23,9 @@ SECONDS = 5.0  # to deliver everything, once the server is back
 def _jump(run: Run, events: int, **more: Any) -> tuple[dict[str, object], list[str]]:
     place = Place(run.directory(f"clock-{len(more)}"))
     with LoopbackCollector(journal=place.arrived) as collector:
+        place.endpoint = collector.endpoint
         collector.down()
-        spec = place.spec(events=events, years=YEARS, endpoint=collector.endpoint, **more)
+        spec = place.spec(events=events, years=YEARS, **more)
         with subprocess.Popen(
             [sys.executable, str(TIMEWARP), json.dumps(spec)],
             stdin=subprocess.PIPE,
@@ -70,8 +71,9 @@ def control(run: Run) -> Outcome:
     """A server that asks for a minute, which no clock shortens: the check of the time must see."""
     place = Place(run.directory("clock-control"))
     with LoopbackCollector(journal=place.arrived) as collector:
+        place.endpoint = collector.endpoint
         collector.down()
-        spec = place.spec(events=20, years=YEARS, endpoint=collector.endpoint)
+        spec = place.spec(events=20, years=YEARS)
         with subprocess.Popen(
             [sys.executable, str(TIMEWARP), json.dumps(spec)],
             stdin=subprocess.PIPE,

@@ -26,8 +26,9 @@ def _leave(run: Run, python: str, how: str, **more: object) -> tuple[float, int,
     """Seconds from the last `track()` to the end, promises kept, and what is wrong."""
     place = Place(run.directory(f"exit-{abs(hash((python, how, len(more))))}"))
     with LoopbackCollector(journal=place.arrived) as collector:
+        place.endpoint = collector.endpoint
         collector.pause()
-        spec = place.spec(events=20, how=how, endpoint=collector.endpoint, **more)
+        spec = place.spec(events=20, how=how, **more)
         with subprocess.Popen(
             [python, str(LEAVER), json.dumps(spec)],
             stdout=subprocess.PIPE,

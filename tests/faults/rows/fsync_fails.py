@@ -7,11 +7,14 @@ that it could not write, and then call the next sync of them a success.
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from faults.registry import Fault, Outcome, Run, need_strace
-from faults.rows.power_loss import Tally, judge_all, record
+from faults.rows.power_loss import PROCESSES, Tally, record, replay
 
 WORK: dict[str, Any] = {
     "events": 16,
@@ -34,21 +37,39 @@ class Failures:
 
 def _fail(run: Run, numbers: range, suffixes: tuple[str, ...], **more: Any) -> Failures:
     found = Failures()
-    for number in numbers:
-        for suffix in suffixes:
-            directory = run.directory(f"fsync-{number}{suffix}-{len(more)}")
-            inject = f"fdatasync:error=EIO:when={number}{suffix}"
-            calls = record(directory, inject=inject, **{**WORK, **more})
-            sample = 3 if run.quick else 2
-            tally = judge_all(calls, directory, sample=sample)
+    directory = run.directory(f"fsync-{len(more)}")
+    sample = 3 if run.quick else 2
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(PROCESSES, mp_context=context) as pool:
+        work = {
+            f"{number}{suffix}": pool.submit(
+                _one,
+                str(directory / f"{number}{suffix}"),
+                f"fdatasync:error=EIO:when={number}{suffix}",
+                {**WORK, **more},
+                sample,
+            )
+            for number in numbers
+            for suffix in suffixes
+        }
+        for where, point in work.items():
+            tally, forgetful = point.result()
             found.points += tally.failed_syncs > 0
             found.states.add(tally)
+            found.forgetful.add(forgetful)
             if tally.losing or tally.corrupt:
                 why = (tally.why_losing + tally.why_corrupt)[0]
-                found.broken.append(f"at fdatasync {number}{suffix}: {why}")
-            if not run.quick and not more:
-                found.forgetful.add(judge_all(calls, directory, sample=sample, forgetful=True))
+                found.broken.append(f"at fdatasync {where}: {why}")
     return found
+
+
+def _one(directory: str, inject: str, spec: dict[str, Any], sample: int) -> tuple[Tally, Tally]:
+    """One failure: its states, and those of a forgetful disk."""
+    calls = record(Path(directory), inject=inject, **spec)
+    return (
+        replay(calls, Path(directory), parts=sample),
+        replay(calls, Path(directory), parts=2 * sample, forgetful=True),
+    )
 
 
 def run(run: Run) -> Outcome:

@@ -11,7 +11,7 @@ import test_hostile_server as hostile_tests
 from hostile import ACCEPTED, PATIENCE, HostileServer, answering
 
 from faults import oracle
-from faults.events import digest
+from faults.events import HERE, digest
 from faults.registry import Fault, Outcome, Run
 
 EVENTS = 30
@@ -33,7 +33,7 @@ def run(run: Run) -> Outcome:
             client.close(timeout=0.2)
             assert client._ended is not None
             client._ended.sender.wait_until_ended(PATIENCE)
-            held = oracle.look(directory / "queue.db")
+            held = oracle.look(directory / "queue.db", HERE._replace(endpoint=server.endpoint))
             stored = dict(stage.stored)
             gone = [key for key in keys if key not in held.pending and key not in stored]
             wrong += len(gone)
@@ -45,7 +45,7 @@ def run(run: Run) -> Outcome:
             client.flush(timeout=PATIENCE)
             client.close()
             arrived = [(key, digest(raw)) for key, raw in stage.stored.items()]
-            found = oracle.look(directory / "queue.db")
+            found = oracle.look(directory / "queue.db", HERE._replace(endpoint=server.endpoint))
             promised = {key: held.pending.get(key) or dict(arrived).get(key, "") for key in keys}
             verdict = oracle.judge(promised, arrived, [found])
             lost += len(verdict.lost)
@@ -82,7 +82,11 @@ def control(run: Run) -> Outcome:
         keys = hostile_tests.track(client, 10)
         client.flush(timeout=5)
         client.close()
-    verdict = oracle.judge(dict.fromkeys(keys, ""), [], [oracle.look(directory / "queue.db")])
+    verdict = oracle.judge(
+        dict.fromkeys(keys, ""),
+        [],
+        [oracle.look(directory / "queue.db", HERE._replace(endpoint=server.endpoint))],
+    )
     return Outcome({}, verdict.failures)
 
 

@@ -21,11 +21,11 @@ def _rounds(run: Run, kills: int, **more: Any) -> Outcome:
     first = 0
     killed = 0
     with LoopbackCollector(journal=place.arrived) as collector:
+        place.endpoint = collector.endpoint
         for turn in range(kills):
             collector.up() if turn % 3 else collector.down()
             spec = place.spec(
                 arrived=None,
-                endpoint=collector.endpoint,
                 first=first,
                 events=100_000 - first,
                 start=turn % 4 != 0,
@@ -44,7 +44,7 @@ def _rounds(run: Run, kills: int, **more: Any) -> Outcome:
             # The one in mid-air may be there without a promise; its line is not tracked again.
             first = len(oracle.read_journal(place.journal)) + turn + 1
         collector.up()
-        spec = place.spec(arrived=None, endpoint=collector.endpoint, first=99_000, events=10)
+        spec = place.spec(arrived=None, first=99_000, events=10)
         code, errors = produce({**spec, "flush_every": 10, "options": OPTIONS})
         duplicates = collector.duplicates
     verdict = place.judge()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
+from causality_sdk.schema import Destination
 from faults import oracle
 from faults.children import PRODUCER, environment
 from faults.events import NOWHERE
@@ -61,7 +64,7 @@ def _race(
     if seeded:
         residual = 0
         for path in sorted(base.parent.glob("queue*.db")):
-            found_there = oracle.look(path)
+            found_there = oracle.look(path, _destination(path))
             residual += abs(found_there.residual)
             if found_there.trouble:
                 failures.append(f"{path.name}: {found_there.trouble}")
@@ -69,6 +72,13 @@ def _race(
             failures.append(f"residual {residual}")
     figures = {"claims": claims, "killed": killed, "double owners": doubles}
     return Outcome(figures, failures)
+
+
+def _destination(path: Path) -> Destination:
+    with closing(sqlite3.connect(path)) as database:
+        return Destination(
+            *database.execute("SELECT endpoint, wire, key_fingerprint FROM state").fetchone()
+        )
 
 
 def run(run: Run) -> Outcome:

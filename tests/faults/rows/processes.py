@@ -17,9 +17,9 @@ OPTIONS = {"flush_interval": 0.2, "backoff_initial": 0.05, "backoff_max": 0.3}
 def _crowd(run: Run, count: int, kills: int, **more: Any) -> tuple[dict[str, object], list[str]]:
     place = Place(run.directory(f"crowd-{count}-{len(more)}"))
     with LoopbackCollector(journal=place.arrived) as collector:
+        place.endpoint = collector.endpoint
         spec: dict[str, Any] = place.spec(
             arrived=None,
-            endpoint=collector.endpoint,
             start=True,
             pace=0.01,
             options=OPTIONS,
