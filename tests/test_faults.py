@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from faults import oracle, page, registry, strace
+from faults.children import Place, produce
 from faults.command import report_on
 from faults.disk_model import KINDS, Disk
 from faults.events import departures, encoded
@@ -35,6 +36,17 @@ def test_the_promise_is_kept_and_its_control_is_caught(
         pytest.skip(report.unavailable)
     assert report.outcome.failures == []
     assert report.control.failures != [], "the control was not caught"
+
+
+@pytest.mark.parametrize("sabotage", ["", "server lies", "settle without ack"])
+def test_the_judge_sees_what_a_program_does_wrong(sabotage: str, tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    code, errors = produce(place.spec(events=30, flush_every=10, close=False, sabotage=sabotage))
+    assert code == 0, errors
+    verdict = place.judge()
+    assert verdict.promised == 30
+    assert bool(verdict.lost) == bool(sabotage)
+    assert bool(verdict.failures) == bool(sabotage)
 
 
 class TestTheOracle:

@@ -6,7 +6,6 @@ Needs root. Invariant: what was mounted is unmounted, whatever happened in betwe
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import struct
 import subprocess
@@ -63,6 +62,8 @@ class Ext4:
 
     def cut(self) -> None:
         """As if the power had gone: from now on nothing is written, every call is an error."""
+        import fcntl  # not on Windows, where this module can be imported all the same
+
         root = os.open(self.root, os.O_RDONLY)
         try:
             fcntl.ioctl(root, SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
