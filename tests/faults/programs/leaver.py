@@ -30,6 +30,8 @@ def main(spec: dict[str, Any]) -> None:
             os.write(journal, f"{key} {digest(payload)}\n".encode())
     print("tracked", flush=True)  # noqa: T201
     how = spec["how"]
+    # A shell starts what runs in the background with this signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if how == "sys.exit":
         sys.exit(3)
     if how == "an exception":

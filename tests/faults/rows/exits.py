@@ -10,7 +10,7 @@ import subprocess
 import time
 
 from causality_sdk.testing import LoopbackCollector
-from faults.children import PRODUCER, Place, environment
+from faults.children import PATIENCE, PRODUCER, Place, environment
 from faults.registry import Fault, Outcome, Run
 
 LEAVER = PRODUCER.with_name("leaver.py")
@@ -39,7 +39,11 @@ def _leave(run: Run, python: str, how: str, **more: object) -> tuple[float, int,
             assert program.stdout is not None
             word = program.stdout.readline()
             began = time.monotonic()
-            _, errors = program.communicate(timeout=60)
+            try:
+                _, errors = program.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                return PATIENCE, 0, ["it does not end"]
             seconds = time.monotonic() - began
         collector.resume()
     if word != "tracked\n":
