@@ -6,6 +6,7 @@ delivers what it still finds; what arrives must be what was tracked, byte for by
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import random
 import shutil
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import causality_sdk.queue
 from causality_sdk import Client
-from causality_sdk.testing._batch import parse_batch
+from causality_sdk.testing._batch import BatchError, parse_batch
 from causality_sdk.wire.base import Request, Response
 from faults.children import Place, produce
 from faults.events import API_KEY, APP_ID, NOWHERE, digest
@@ -26,6 +27,7 @@ from faults.registry import Fault, Outcome, Run
 
 EVENTS = 400
 PROCESSES = 2
+SILENT = logging.Logger("faults", logging.CRITICAL)  # its complaints are right, and thousands
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,13 @@ class Server:
 
     def __init__(self) -> None:
         self.arrived: dict[str, str] = {}
+        self.unreadable: list[str] = []
 
     def send(self, request: Request, timeout: float) -> Response:  # noqa: ARG002 (the protocol)
-        for key, raw in parse_batch(request.body):
-            self.arrived[key] = digest(raw)
+        try:
+            self.arrived |= {key: digest(raw) for key, raw in parse_batch(request.body)}
+        except BatchError:
+            self.unreadable.append(digest(request.body))
         return Response(200, {"content-type": "application/json"}, b"{}")
 
     def close(self) -> None:
@@ -116,6 +121,7 @@ def _client(path: Path, server: Server) -> Client:
         max_retries=1,
         backoff_initial=0.001,
         close_timeout=1.0,
+        logger=SILENT,
     )
 
 
@@ -149,7 +155,9 @@ def damage_one(
     except Exception as error:  # noqa: BLE001 - the figure is how many there are
         result.crash = f"{type(error).__name__}: {error}"
     result.salvaged = sum(promised.get(key) == sha for key, sha in server.arrived.items())
-    result.foreign = [key for key, sha in server.arrived.items() if promised.get(key, sha) != sha]
+    result.foreign = server.unreadable + [
+        key for key, sha in server.arrived.items() if promised.get(key, sha) != sha
+    ]
     shutil.rmtree(path.parent, ignore_errors=True)
     return result
 
