@@ -95,7 +95,7 @@ def render(rows: Sequence[Row], circumstances: Circumstances) -> str:
 
 def _cell(text: str) -> str:
     short = _PATHS.sub("…/", " ".join(text.split()))
-    short = short if len(short) <= 900 else short[:900] + "…"
+    short = short if len(short) <= 1600 else short[:1600] + "…"
     return short.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
 
 
