@@ -1,0 +1,1 @@
+"""Programs that faults happen to."""
