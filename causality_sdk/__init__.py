@@ -19,6 +19,7 @@ from causality_sdk.errors import (
     TransportError,
 )
 from causality_sdk.event import Event
+from causality_sdk.sigterm import exit_on_sigterm
 from causality_sdk.stats import Delivered, Dropped, FlushReport, Health, Stats
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "Stats",
     "TransportError",
     "__version__",
+    "exit_on_sigterm",
 ]

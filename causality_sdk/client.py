@@ -26,7 +26,6 @@ from causality_sdk.errors import (
     ClientClosed,
     ConfigError,
     DeliveryError,
-    EventError,
     QueueError,
     QueueFull,
 )
@@ -105,7 +104,8 @@ class Client:
         if not self._enabled:
             return None
         if isinstance(event, Event):
-            beside = (
+            key, payload = self._encoder.encode_event(
+                event,
                 properties,
                 user_id,
                 session_id,
@@ -114,11 +114,6 @@ class Client:
                 idempotency_key,
                 app_id,
             )
-            if any(argument is not None for argument in beside):
-                raise EventError(
-                    "properties, user_id and the like belong inside the Event, not beside it"
-                )
-            key, payload = self._encoder.encode_event(event)
         else:
             key, payload = self._encoder.encode(
                 event,
@@ -154,23 +149,10 @@ class Client:
         """
         if not self._enabled:
             return None
-        keys, payloads = self._encode_all(events)
-        pipeline = self._pipeline or self._reopened(payloads)
-        if not payloads:
-            return keys
-        if pipeline is None:
-            return None
-        if pipeline.buffer.waiting:
-            return keys if pipeline.buffer.write(payloads) else None
-        try:
-            row_id = pipeline.queue.append_many(payloads)
-        except QueueFull:
-            raise
-        except QueueError as error:
-            return keys if self._written_after_all(pipeline, payloads, error) else None
-        if row_id >= pipeline.sender.wake_at:
-            pipeline.sender.wake()
-        return keys
+        encode = self._encoder.encode_item
+        encoded = [encode(index, event) for index, event in enumerate(events)]
+        committed = self._commit([payload for _, payload in encoded])
+        return [key for key, _ in encoded] if committed else None
 
     def flush(self, timeout: float | None = None) -> FlushReport:
         """Tries to deliver all that is queued at this moment, and reports. Any thread.
@@ -202,7 +184,9 @@ class Client:
         """Sends what it can, ends the sender, closes the file. Idempotent; any thread.
 
         Returns within `timeout` seconds (default: `close_timeout`). What was not delivered stays
-        on disk and is sent by the next client of this app.
+        on disk and is sent by the next client of this app. In a signal handler that interrupted
+        the client in the middle of a write it returns at once, and the exit of the interpreter
+        does the rest.
         """
         if not self._enabled:
             return
@@ -213,6 +197,8 @@ class Client:
             self._closed = True
             pipeline, self._pipeline = self._pipeline, None
             self._ended = pipeline
+        if pipeline is not None and pipeline.is_entered_here:
+            return  # the exit hook finds it in _ended
         atexit.unregister(self._at_exit)
         if pipeline is None:  # a forked child that never tracked
             return
@@ -296,21 +282,24 @@ class Client:
 
     # ------------------------------------------------------------------ inside
 
-    def _encode_all(self, events: Iterable[Event]) -> tuple[list[str], list[bytes]]:
-        keys, payloads = [], []
-        for index, event in enumerate(events):
-            if not isinstance(event, Event):
-                raise EventError(
-                    f"track_many takes Event objects; item {index} is a {type(event).__name__}"
-                )
-            try:
-                key, payload = self._encoder.encode_event(event)
-            except ValueError as error:  # an EventError is one
-                error.args = (f"event {index}: {error}",)
-                raise
-            keys.append(key)
-            payloads.append(payload)
-        return keys, payloads
+    def _commit(self, payloads: list[bytes]) -> bool:
+        """Commits encoded events in order; False if they wait in memory. Raises as `track_many`."""
+        pipeline = self._pipeline or self._reopened(payloads)
+        if not payloads:
+            return True
+        if pipeline is None:
+            return False
+        if pipeline.buffer.waiting:
+            return pipeline.buffer.write(payloads)
+        try:
+            row_id = pipeline.queue.append_many(payloads)
+        except QueueFull:
+            raise
+        except QueueError as error:
+            return self._written_after_all(pipeline, payloads, error)
+        if row_id >= pipeline.sender.wake_at:
+            pipeline.sender.wake()
+        return True
 
     def _opened(self) -> Pipeline:
         """The pipeline of this process. Raises `ClientClosed`, and `QueueError` in a child."""
@@ -408,9 +397,13 @@ def _exit_hook(reference: weakref.ref[Client]) -> Any:
         if client is None:
             return
         with client._opening:
-            client._rescue_early_locked()
+            if not client._closed:
+                client._rescue_early_locked()
         if client._pipeline is not None:
             # The queue stays open: a track() from a later atexit hook still commits.
             client._pipeline.shut_down_at_exit(client.config.close_timeout)
+        elif client._ended is not None:  # a close() that came in the middle of a write
+            client._ended.shut_down_at_exit(client.config.close_timeout)
+            client._ended.give_up()
 
     return at_exit

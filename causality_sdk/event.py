@@ -80,8 +80,12 @@ class Encoder:
         # Encoded once: the same five values are in every event this process makes.
         self._server = orjson.Fragment(orjson.dumps(server_context()))
 
-    def encode_event(self, event: Event) -> tuple[str, bytes]:
-        """`encode` for an `Event`."""
+    def encode_event(self, event: Event, *beside: object) -> tuple[str, bytes]:
+        """`encode` for an `Event`; `beside` is what was passed with it, and must be None."""
+        if any(argument is not None for argument in beside):
+            raise EventError(
+                "properties, user_id and the like belong inside the Event, not beside it"
+            )
         return self.encode(
             event.event_type,
             event.properties,
@@ -92,6 +96,18 @@ class Encoder:
             event.idempotency_key,
             event.app_id,
         )
+
+    def encode_item(self, index: int, event: Event) -> tuple[str, bytes]:
+        """`encode_event` for one of many: its errors name the index."""
+        if not isinstance(event, Event):
+            raise EventError(
+                f"track_many takes Event objects; item {index} is a {type(event).__name__}"
+            )
+        try:
+            return self.encode_event(event)
+        except ValueError as error:  # an EventError is one
+            error.args = (f"event {index}: {error}",)
+            raise
 
     def encode(
         self,

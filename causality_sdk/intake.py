@@ -68,6 +68,8 @@ class Intake(QueueFile):
         """
         self._check_reentry()
         if self._group is not None:
+            if self._group.is_led_here:
+                raise self._reentered()
             return self._group.append(payload)
         size = len(payload)
         crc = crc32(payload)
@@ -115,10 +117,10 @@ class Intake(QueueFile):
             self._check_room_locked()
         return row_id
 
-    def _check_reentry(self) -> None:
-        super()._check_reentry()
-        if self._group is not None and self._group.is_led_here:
-            raise self._reentered()
+    @property
+    def is_entered_here(self) -> bool:
+        """As for the file; and whether this thread commits for others."""
+        return super().is_entered_here or (self._group is not None and self._group.is_led_here)
 
     def _commit_group(self, tickets: Sequence[Ticket]) -> None:
         """Commits them in one transaction. Whom the cap refuses gets its `QueueFull`."""
@@ -126,7 +128,7 @@ class Intake(QueueFile):
         try:
             full = True
             while full:
-                with self._lock, self._guard:
+                with self._exclusive:
                     full = self.wal.is_full(2 * cost)
                     if not full:
                         self._append_tickets_locked(tickets, cost)
@@ -162,7 +164,6 @@ class Intake(QueueFile):
         is at its cap); what is beyond follows in further ones, and a failure there is
         a `QueueError` with `written`. Raises `QueueFull` under reject before anything is written.
         """
-        self._check_reentry()
         written, last_id = 0, self._last_id
         size = sum(map(len, payloads))
         refuse = self._reject  # once, for all: other threads may fill the queue between two parts
@@ -173,7 +174,7 @@ class Intake(QueueFile):
             part = _part(payloads, written, limit)
             cost = wal.bulk_cost(map(len, part))
             try:
-                with self._lock, self._guard:
+                with self._exclusive:
                     if refuse:
                         self._refuse_locked(len(payloads), size)
                         refuse = False

@@ -136,6 +136,11 @@ class Pipeline:
         self.sender.abandon()
         leak(self)  # with its sockets
 
+    @property
+    def is_entered_here(self) -> bool:
+        """Whether this thread is in the middle of a write: a signal handler interrupted it."""
+        return self.queue.is_entered_here or self.buffer.is_entered_here
+
     def give_up(self) -> None:
         """Ends the sender and closes the file; waits for nothing. May be called twice."""
         self.sender.stop()

@@ -81,7 +81,7 @@ class Queue(Intake):
                 self._in_flight = (rows[0][0], rows[-1][0]) if rows else (0, 0)
 
     def _account_for_purged(self) -> None:
-        with self._lock, self._guard:
+        with self._exclusive:
             if self._seems_purged_locked():
                 self._recount_locked(self._writer)
 
@@ -101,7 +101,7 @@ class Queue(Intake):
         removed = 0
         remaining = iter(rows)
         while part := list(islice(remaining, SLICE_ROWS)):
-            with self._lock, self._guard:
+            with self._exclusive:
                 removed += self._remove_slice_locked(part, name)
         return removed
 
@@ -138,7 +138,7 @@ class Queue(Intake):
 
     def _set_aside(self, row_id: int, payload: object, crc: object) -> None:
         """Moves a corrupt row out of the way. Its size may be wrong, its count is not."""
-        with self._lock, self._guard:
+        with self._exclusive:
             state = self._counters.copy()
             with self._transaction_locked(self._reader):
                 # Its own length cannot be believed; the running totals around it can.

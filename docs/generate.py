@@ -43,6 +43,11 @@ class Module:
         """The classes of the module, in order."""
         return {node.name: node for node in self.tree.body if isinstance(node, ast.ClassDef)}
 
+    def functions(self) -> dict[str, Function]:
+        """The functions of the module, in order."""
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+        return {node.name: node for node in self.tree.body if isinstance(node, kinds)}
+
     def imported(self) -> dict[str, str]:
         """Name to the module of this package that it is imported from, in order."""
         return {
@@ -162,6 +167,8 @@ def signature(name: str, function: Function) -> str:
     result = f" -> {ast.unparse(function.returns)}" if function.returns else ""
     if name[:1].isupper() or function.name == "__init__":
         result = ""
+    if isinstance(function, ast.AsyncFunctionDef):
+        name = f"async {name}"
     line = f"{name}({', '.join(parts)}){result}"
     if len(line) <= LINE:
         return line
@@ -237,6 +244,17 @@ def class_section(owner: Module, name: str) -> Iterator[str]:
             yield f"{docstring(method)}\n"
 
 
+def section(owner: Module, name: str) -> Iterator[str]:
+    """One class or function."""
+    if name in owner.classes():
+        yield from class_section(owner, name)
+        return
+    node = owner.functions()[name]
+    yield f"### {name}\n"
+    yield f"```text\n{signature(name, node)}\n```\n"
+    yield f"{docstring(node)}\n"
+
+
 def api_page() -> str:
     """docs/reference/api.md."""
     root, testing = module(PACKAGE), module(f"{PACKAGE}.testing")
@@ -251,7 +269,11 @@ def api_page() -> str:
     for name in root.exported():
         source = imported[name]
         if not name.startswith("__") and not source.endswith(".errors"):
-            lines += class_section(module(source), name)
+            lines += section(module(source), name)
+    aio = module(f"{PACKAGE}.aio")
+    lines += [f"## {aio.name}\n", "For asyncio.\n"]
+    for name in aio.exported():
+        lines += class_section(aio, name)
     lines += [f"## {PACKAGE}.testing\n", docstring(testing.tree).split("\n\n")[0] + "\n"]
     imported = testing.imported()
     for name in testing.exported():

@@ -9,6 +9,7 @@ processes are not covered: the packaging tests let pip fetch what they install.
 from __future__ import annotations
 
 import ipaddress
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -19,6 +20,11 @@ from hypothesis import settings
 # it is by default, which is derandomised where CI is set.
 settings.register_profile("suite", settings(), deadline=None)
 settings.load_profile("suite")
+
+# A shell starts what runs in its background with SIGINT ignored, and children inherit that. Tests
+# that interrupt a child mean one that was started by hand.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _refused: list[str] = []  # appended by any thread, emptied by the fixture
 

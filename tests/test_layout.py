@@ -40,11 +40,11 @@ REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
 ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "packtrack"}
 ALLOWED: dict[str, set[str]] = {
-    "__init__": {"client", "config", "dead_letters", "event", "errors", "stats"},
+    "__init__": {"client", "config", "dead_letters", "event", "errors", "sigterm", "stats"},
     "__main__": {"cli"},
     "_version": set(),
     "adoption": {"errors", "forking", "inheritance", "ownership", "queue", "schema"},
-    "aio": {"client"},
+    "aio": {"client", "committer", "dead_letters", "replies"} | CORE,
     "backoff": set(),
     "batch": set(),
     "bisection": {"queue"},
@@ -53,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL | {"cli", "cli.*", "testing", "testing.*"},
     "client": ABOVE_CLIENT | {"pipeline"},
+    "committer": {"client", "errors", "replies"},
     "config": {"errors", "option_checks"},
     "context": set(),
     "counters": set(),
@@ -79,10 +80,12 @@ ALLOWED: dict[str, set[str]] = {
     "queue": {"counters", "intake", "queue_file", "runs", "wal"},
     "queue_file": {"counters", "errors", "forking", "schema", "wakeup", "wal"},
     "rate": set(),
+    "replies": set(),
     "runs": set(),
     "schema": {"errors", "forking", "_migrations.*"},
     "scout": {"queue", "suspects"},
     "sender": {"errors", "stats"} | (WAY - {"sender"}) | DESTINATION,
+    "sigterm": {"errors"},
     "stats": {"errors"},
     "suspects": set(),
     "testing": ALL | {"testing.*"},
@@ -123,6 +126,7 @@ PUBLIC = {
     "Stats",
     "TransportError",
     "__version__",
+    "exit_on_sigterm",
 }
 
 

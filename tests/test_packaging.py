@@ -160,7 +160,8 @@ def test_the_sdist_holds_what_its_own_tests_need(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         held = {PurePosixPath(*PurePosixPath(name).parts[1:]) for name in archive.getnames()}
     for name in (
-        "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", ".ci/run", "tests/conftest.py",
+        "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "noxfile.py", ".ci/run",
+        "tests/conftest.py",
         "causality_sdk/py.typed", DEMO_DATA,
     ):  # fmt: skip
         assert PurePosixPath(name) in held, name
