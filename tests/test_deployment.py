@@ -257,7 +257,7 @@ def test_celery_children_and_threads_deliver_and_send_what_is_left(tmp_path: Pat
         for _, environ in started:
             subprocess.run([sys.executable, "-c", produce], env=environ, check=True, timeout=60)
         for collector, _ in started:
-            assert collector.wait_for(20, timeout=60)
+            assert collector.wait_for(20, timeout=240)
             orders = {event["properties"]["order_id"] for event in collector.events}
             assert orders == {str(n) for n in range(20)}
             assert collector.duplicates == 0
@@ -272,13 +272,14 @@ def test_uwsgi_with_the_example_file(tmp_path: Path) -> None:
         environ = environment(collector, queue, CAUSALITY_FLUSH_INTERVAL="0.2")
         text = (DEPLOY / "uwsgi.ini").read_text().replace("127.0.0.1:8000", str(address))
         (tmp_path / "uwsgi.ini").write_text(text)
-        process = subprocess.Popen(
-            ["uwsgi", "--ini", str(tmp_path / "uwsgi.ini")],  # noqa: S607
-            env=environ,
-            stdout=(tmp_path / "log").open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(
+                ["uwsgi", "--ini", str(tmp_path / "uwsgi.ini")],  # noqa: S607
+                env=environ,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         try:
             visitors = Visitors(str(address), 100, 1000, lambda: None)
             visitors.run()
