@@ -19,6 +19,8 @@ def payloads(path: Path) -> Iterator[bytes]:
     """The events in a file that nobody has open. Asserts that it is not corrupt."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",), path
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+            return  # whoever was making it was killed
         for (payload,) in connection.execute("SELECT payload FROM queue ORDER BY id"):
             yield bytes(payload)
 
@@ -30,7 +32,9 @@ def drain(directory: Path, app_id: str, endpoint: str) -> None:
     """
     for path in queue_files(directory):
         left = len(list(payloads(path)))
-        if schema.heir(path) is not None:  # its heir has counted it, and was killed before the end
+        if (
+            path.stat().st_size and schema.heir(path) is not None
+        ):  # its heir has counted it, and was killed before the end
             assert left == 0, path
             continue
         with Client(

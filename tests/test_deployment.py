@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -106,12 +107,12 @@ class Visitors:
 
     def __init__(self, address: str, count: int, every: int, interfere: Callable[[], None]) -> None:
         self.keys: list[str] = []
-        self.failed = 0
         self._address = address
         self._count = count
         self._every = every
         self._interfere = interfere
-        self._lock = threading.Lock()  # guards the three above
+        self._lock = threading.Lock()  # guards keys
+        self._deadline = time.monotonic() + 120
 
     def run(self) -> None:
         threads = [threading.Thread(target=self._visit) for _ in range(8)]
@@ -119,18 +120,17 @@ class Visitors:
             thread.start()
         for thread in threads:
             thread.join()
+        assert len(self.keys) >= self._count, "the server does not answer"
 
     def _visit(self) -> None:
-        while len(self.keys) < self._count and self.failed < 50 * self._count:
+        while len(self.keys) < self._count and time.monotonic() < self._deadline:
             connection = UnixConnection(self._address)
             try:
                 connection.request("GET", "/page")
                 response = connection.getresponse()
                 body = response.read().decode()
             except (OSError, http.client.HTTPException):  # the worker was killed, or not yet there
-                with self._lock:
-                    self.failed += 1
-                threading.Event().wait(0.005)
+                threading.Event().wait(0.01)
                 continue
             finally:
                 connection.close()
@@ -148,14 +148,13 @@ def serve(
     *,
     requests: int,
     kills: int,
-    **options: str,
 ) -> tuple[LoopbackCollector, list[str]]:
     """Sends requests to a server whose workers are killed at random. Gives all keys it answered."""
     rng = random.Random(7)  # noqa: S311 - whom to kill
     address = directory / "socket"
     queue = directory / "queue" / "queue.db"
     with LoopbackCollector() as collector:
-        environ = environment(collector, queue, CAUSALITY_FLUSH_INTERVAL="0.2", **options)
+        environ = environment(collector, queue, CAUSALITY_FLUSH_INTERVAL="0.2")
         arguments = [argument.replace("ADDRESS", str(address)) for argument in arguments]
         with server(arguments, environ, directory / "log") as master:
             killed: list[int] = []
@@ -187,27 +186,18 @@ GUNICORN = [
 
 
 @linux
-@pytest.mark.parametrize("worker", ["sync", "gthread"])
-def test_gunicorn_with_a_preloaded_client_and_workers_that_are_killed(
-    tmp_path: Path, worker: str
-) -> None:
-    serve(
-        tmp_path,
-        [*GUNICORN, "--worker-class", worker, "wsgi_app:application"],
-        requests=300,
-        kills=5,
-    )
+def test_gunicorn_with_a_preloaded_client_and_workers_that_are_killed(tmp_path: Path) -> None:
+    serve(tmp_path, [*GUNICORN, "wsgi_app:application"], requests=300, kills=5)
 
 
 @linux
 def test_gunicorn_without_preload_and_workers_that_are_killed(tmp_path: Path) -> None:
-    options = {"GUNICORN_CMD_ARGS": ""}
     conf = tmp_path / "gunicorn.conf.py"
     text = (DEPLOY / "gunicorn.conf.py").read_text()
     assert "preload_app = True" in text
     conf.write_text(text.replace("preload_app = True", "preload_app = False"))
     arguments = [str(conf) if word.endswith("gunicorn.conf.py") else word for word in GUNICORN]
-    serve(tmp_path, [*arguments, "wsgi_app:application"], requests=300, kills=5, **options)
+    serve(tmp_path, [*arguments, "wsgi_app:application"], requests=300, kills=5)
 
 
 @linux
@@ -267,7 +257,7 @@ def test_celery_children_and_threads_deliver_and_send_what_is_left(tmp_path: Pat
         for _, environ in started:
             subprocess.run([sys.executable, "-c", produce], env=environ, check=True, timeout=60)
         for collector, _ in started:
-            assert collector.wait_for(20, timeout=60)
+            assert collector.wait_for(20, timeout=240)
             orders = {event["properties"]["order_id"] for event in collector.events}
             assert orders == {str(n) for n in range(20)}
             assert collector.duplicates == 0
@@ -282,13 +272,14 @@ def test_uwsgi_with_the_example_file(tmp_path: Path) -> None:
         environ = environment(collector, queue, CAUSALITY_FLUSH_INTERVAL="0.2")
         text = (DEPLOY / "uwsgi.ini").read_text().replace("127.0.0.1:8000", str(address))
         (tmp_path / "uwsgi.ini").write_text(text)
-        process = subprocess.Popen(
-            ["uwsgi", "--ini", str(tmp_path / "uwsgi.ini")],  # noqa: S607
-            env=environ,
-            stdout=(tmp_path / "log").open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with (tmp_path / "log").open("wb") as log:
+            process = subprocess.Popen(
+                ["uwsgi", "--ini", str(tmp_path / "uwsgi.ini")],  # noqa: S607
+                env=environ,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         try:
             visitors = Visitors(str(address), 100, 1000, lambda: None)
             visitors.run()
