@@ -21,7 +21,7 @@ async def charge(client: AsyncClient, order: int) -> None:
 
 async def main(options: dict[str, Any]) -> None:
     """Opens the client, serves, and closes it with what is left."""
-    client = AsyncClient(**options, app_id="billing")
+    client = AsyncClient(**options, app_id="billing", close_timeout=10)
     async with client:
         await asyncio.gather(*[charge(client, order) for order in range(1, 101)])
         print("100 requests served, each event committed to disk")

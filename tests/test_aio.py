@@ -756,3 +756,32 @@ def test_a_client_that_was_made_and_not_used_before_a_fork_works_in_the_child(
     )
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
     assert sorted(event["event_type"] for event in collector.events) == ["child", "parent"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_client_that_is_open_goes_on_in_parent_and_child_after_a_fork(
+    collector: LoopbackCollector, queue_path: Path
+) -> None:
+    """The committer's thread does not come along; the child gets one, and a file, of its own."""
+    script = (
+        "import asyncio, os, sys\n"
+        "from causality_sdk.aio import AsyncClient\n"
+        f"client = AsyncClient(api_key={KEY!r}, endpoint={collector.endpoint!r}, app_id='tests',\n"
+        f"    queue_path={str(queue_path)!r})\n"
+        "async def end(name):\n"
+        "    assert await client.track(name)\n"
+        "    await client.close()\n"
+        "asyncio.run(client.track('before'))\n"
+        "child = os.fork()\n"
+        "asyncio.run(end('parent' if child else 'child'))\n"
+        "if child:\n"
+        "    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    # Python 3.12 and later warn of a fork beside threads, which is what this is about.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]
+    subprocess.run(command, check=True, timeout=60)
+    assert sorted(event["event_type"] for event in collector.events) == [
+        "before",
+        "child",
+        "parent",
+    ]

@@ -58,6 +58,8 @@ def run(
     example: Path, directory: Path, options: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if "CAUSALITY" not in name}
+    # In development mode asyncio tells of slow steps, which a busy machine has.
+    environ.pop("PYTHONDEVMODE", None)
     environ |= {"HOME": str(directory), "XDG_DATA_HOME": str(directory), "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-W", "error", str(example)],

@@ -95,7 +95,7 @@ def test_the_end_of_a_program_is_bounded_and_the_next_one_delivers(
 ) -> None:
     collector.pause()
     started = time.monotonic()
-    play(library, "leave", collector, tmp_path)
+    play(library, "leave at once", collector, tmp_path)
     assert time.monotonic() - started < 0.5 + 10  # and what starting the program takes
     collector.resume()
     play(library, "leave", collector, tmp_path)
