@@ -221,17 +221,6 @@ def fields_table(parts: list[tuple[Module, list[ast.stmt]]]) -> Iterator[str]:
     yield ""
 
 
-def section(owner: Module, name: str) -> Iterator[str]:
-    """One class or function."""
-    if name in owner.classes():
-        yield from class_section(owner, name)
-        return
-    node = owner.functions()[name]
-    yield f"### {name}\n"
-    yield f"```text\n{signature(name, node)}\n```\n"
-    yield f"{docstring(node)}\n"
-
-
 def class_section(owner: Module, name: str) -> Iterator[str]:
     """One class: docstring, constructor, attributes, methods."""
     node = owner.classes()[name]

@@ -106,7 +106,8 @@ def test_one_bad_event_of_a_refused_batch_is_found_and_the_others_arrive(
 def test_a_row_that_is_no_event_is_buried_alone(gateway: StrictGateway, tmp_path: Path) -> None:
     with client_of(gateway, tmp_path) as client:
         client.track("a")
-        client._queue.append(b"what is this")
+        assert client._pipeline is not None
+        client._pipeline.queue.append(b"what is this")
         for name in "bcdefgh":
             client.track(name)
             client.flush(timeout=10)
