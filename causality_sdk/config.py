@@ -281,7 +281,7 @@ class Config:
         return default_queue_path(self.app_id)
 
 
-WIRE_NAMES = ("causality", "causality-proto")
+WIRE_NAMES = ("causality", "causality-proto", "packtrack")
 """What `wire` may name; the modules are in `causality_sdk.wire`."""
 
 _READ_NO_GZIP = frozenset({"causality-proto"})  # servers that refuse a compressed batch for good

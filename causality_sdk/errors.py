@@ -8,7 +8,10 @@
     │   └── QueueFull       overflow="reject" and the cap is reached
     └── DeliveryError       one attempt to deliver failed; the events stay queued
         ├── TransportError  no answer: name lookup, connection, TLS, timeout. Retryable.
-        └── ResponseError   an answer that is not an acknowledgement. Retryable or not.
+        ├── ResponseError   an answer that is not an acknowledgement. Retryable or not.
+        └── IngestError     a synchronous verb gave up; its cause is one of the two above
+            ├── IngestRefused     not retryable: sent again as it is, it fails again
+            └── RetriesExhausted  retryable, but not within this call
 
 A message names the field or the path, the value, and the fix. No message holds an api key.
 """
@@ -96,6 +99,44 @@ class ResponseError(DeliveryError):
     def __reduce__(self) -> tuple[object, ...]:
         options = {"status": self.status, "body": self.body, "retryable": self.retryable}
         return _rebuild, (type(self), str(self), options)
+
+
+class IngestError(DeliveryError):
+    """A synchronous verb gave up. `__cause__` is what its last attempt ended with.
+
+    `status_code` is the HTTP status, None where no answer came; `body` is an excerpt of the answer
+    of at most `BODY_EXCERPT_CHARS` characters. `attempts` were made for the request that failed.
+    `submitted` events of the call were acknowledged in requests before it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        body: str = "",
+        attempts: int = 1,
+        submitted: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.body = body[:BODY_EXCERPT_CHARS]
+        self.attempts = attempts
+        self.submitted = submitted
+
+    def __reduce__(self) -> tuple[object, ...]:
+        names = ("status_code", "body", "attempts", "submitted")
+        return _rebuild, (type(self), str(self), {name: getattr(self, name) for name in names})
+
+
+class IngestRefused(IngestError):
+    """The server refuses the request, and would refuse it again. `retryable` is False."""
+
+    retryable = False
+
+
+class RetriesExhausted(IngestError):
+    """Every attempt failed in a way that may pass. `retryable` is True: try again later."""
 
 
 def _rebuild(kind: type[DeliveryError], message: str, options: dict[str, object]) -> DeliveryError:

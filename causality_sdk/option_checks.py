@@ -25,31 +25,31 @@ _SIZE_MAX = 2**63 - 1  # of an integer in SQLite
 HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-def endpoint(value: str) -> str:
+def endpoint(value: str, name: str = "endpoint") -> str:
     """The base URL without a trailing slash. Credentials in it would end up in logs."""
     example = "use a base URL such as https://events.example.com"
     url = value.strip()
     shown = repr(without_secrets(url))
     if "@" in url:
         raise ConfigError(
-            f"endpoint must not hold a user name or password, got {shown}; use api_key or headers"
+            f"{name} must not hold a user name or password, got {shown}; use api_key or headers"
         )
     if "?" in url or "#" in url:
-        raise ConfigError(f"endpoint must not have a query or a fragment, got {shown}; {example}")
+        raise ConfigError(f"{name} must not have a query or a fragment, got {shown}; {example}")
     # urlsplit drops tabs and line breaks in silence, but what uses the URL later would not
     if not url.isprintable() or " " in url:
-        raise ConfigError(f"endpoint must not hold spaces or line breaks, got {shown}; {example}")
+        raise ConfigError(f"{name} must not hold spaces or line breaks, got {shown}; {example}")
     if not url.lower().startswith(("https://", "http://")):
-        raise ConfigError(f"endpoint must begin with https:// or http://, got {shown}; {example}")
+        raise ConfigError(f"{name} must begin with https:// or http://, got {shown}; {example}")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"endpoint {shown} cannot be read ({error}); {example}") from None
+        raise ConfigError(f"{name} {shown} cannot be read ({error}); {example}") from None
     if not parts.hostname:
-        raise ConfigError(f"endpoint has no host, got {shown}; {example}")
+        raise ConfigError(f"{name} has no host, got {shown}; {example}")
     if port == 0:
-        raise ConfigError(f"endpoint has port 0, got {shown}; {example}")
+        raise ConfigError(f"{name} has port 0, got {shown}; {example}")
     return url.rstrip("/")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import difflib
 import functools
+import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -327,6 +328,70 @@ def events_page() -> str:
     return "\n".join(lines)
 
 
+def packtrack_page() -> str:
+    """docs/reference/packtrack.md."""
+    owner = module(f"{PACKAGE}.packtrack")
+    imported = owner.imported()
+    lines = [
+        NOTE,
+        "# PackTrack\n",
+        f"Everything here can be imported from `{owner.name}`. How to use it:",
+        "[Send to PackTrack](../how-to/send-to-packtrack.md).\n",
+    ]
+    # What people look for first.
+    first = ["PackTrackClient", "PackTrackEvent", "PackTrackConfig"]
+    for name in [*first, *(other for other in owner.exported() if other not in first)]:
+        lines += class_section(module(imported[name]), name)
+    variables = _packtrack_variables()
+    lines += ["## Environment\n", "| variable | option |", "| --- | --- |"]
+    lines += [f"| `{variable}` | `{option}` |" for option, variable in variables.items()]
+    return "\n".join(lines)
+
+
+def _packtrack_variables() -> dict[str, str]:
+    sys.path.insert(0, str(ROOT))
+    from causality_sdk.packtrack.config import ENVIRONMENT
+
+    return {option: variable for option, (variable, _) in ENVIRONMENT.items()}
+
+
+def logger_page() -> str:
+    """docs/reference/packtrack-logger.md. From click's options: its help differs by its version."""
+    sys.path.insert(0, str(ROOT))
+    import click
+
+    from causality_sdk.packtrack_logger import main as command
+
+    how_to, _, codes = (command.epilog or "").replace("\b\n", "").partition("Exit codes:\n")
+    codes, _, precedence = codes.partition("\n\n")
+    lines = [
+        NOTE.replace("docstrings", "command"),
+        "# packtrack-logger\n",
+        f"{inspect.cleandoc(command.help or '')}\n",
+        "How to use it: [Log from a shell](../how-to/log-from-a-shell.md).\n",
+        f"```console\n{how_to.removeprefix('Examples:').strip()}\n```\n".replace("\n  ", "\n"),
+        precedence.strip(),
+        "A duration is a number with a unit, such as `15s`, `100ms` or `1m30s`; without a unit it",
+        "is seconds. An empty variable counts as not set.\n",
+        "| option | value | meaning |",
+        "| --- | --- | --- |",
+    ]
+    for option in command.params:
+        if isinstance(option, click.Option):
+            value = "" if option.is_flag else option.metavar or option.type.name
+            if isinstance(option.type, click.Choice):
+                value = ", ".join(option.type.choices)
+            if "--version" in option.opts:
+                value = ""
+            columns = (code(option.opts[0]), cell(value), cell(option.help or ""))
+            lines.append("| " + " | ".join(columns) + " |")
+    lines += ["\n## Exit codes\n", "| code | meaning |", "| --- | --- |"]
+    for line in codes.strip().splitlines():
+        number, _, meaning = line.strip().partition(" ")
+        lines.append(f"| {number} | {meaning.strip()} |")
+    return "\n".join(lines) + "\n"
+
+
 def config_page() -> str:
     """docs/reference/config.md."""
     sys.path.insert(0, str(ROOT))
@@ -381,7 +446,8 @@ def errors_page() -> str:
     lines = [
         NOTE,
         "# Errors\n",
-        f"All of them can be imported from `{PACKAGE}`.\n",
+        f"All of them can be imported from `{PACKAGE}`; `IngestError` and those below it from",
+        f"[`{PACKAGE}.packtrack`](packtrack.md#ingesterror).\n",
         f"{tree}\n",
         f"{rest}\n",
         f"An excerpt of a body has at most {_constant(owner, 'BODY_EXCERPT_CHARS')} characters.\n",
@@ -405,8 +471,14 @@ def _constant(owner: Module, name: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Every generated page with what must stand in it."""
-    made = {"api.md": api_page(), "config.md": config_page(), "errors.md": errors_page()}
-    made["events.md"] = events_page()
+    made = {
+        "api.md": api_page(),
+        "config.md": config_page(),
+        "errors.md": errors_page(),
+        "events.md": events_page(),
+        "packtrack.md": packtrack_page(),
+        "packtrack-logger.md": logger_page(),
+    }
     return {REFERENCE / name: text.rstrip("\n") + "\n" for name, text in made.items()}
 
 

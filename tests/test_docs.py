@@ -26,7 +26,7 @@ import conftest  # keeps the process of a page on loopback, too
 import pytest
 
 import causality_sdk
-from causality_sdk import events, testing
+from causality_sdk import events, packtrack, testing
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -202,6 +202,7 @@ def group_of(program: str) -> click.Command | None:
     """The click command behind a program whose lines are checked."""
     places = {
         "causality": ("causality_sdk.cli", "main"),
+        "packtrack-logger": ("causality_sdk.packtrack_logger", "main"),
         "sqlite-utils": ("sqlite_utils.cli", "cli"),
     }
     if program not in places:
@@ -324,6 +325,7 @@ def test_every_public_name_has_a_docstring() -> None:
     assert undocumented(causality_sdk, causality_sdk.__all__) == []
     assert undocumented(testing, testing.__all__) == []
     assert undocumented(events, events.__all__) == []
+    assert undocumented(packtrack, packtrack.__all__) == []
 
 
 class TestTheChecker:

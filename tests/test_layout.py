@@ -37,9 +37,11 @@ WAY |= {
     "wakeup",
 }
 DESTINATION = {"wire", "wire.*", "transport", "transport.*"}
+PACKTRACK = {"wire.base", "wire.packtrack"}
 REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
-ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "events.*", "packtrack"}
+ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "events.*"}
+ALL |= {"packtrack", "packtrack.*"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": {"client", "config", "dead_letters", "event", "errors", "sigterm", "stats"},
     "__main__": {"cli"},
@@ -78,7 +80,24 @@ ALLOWED: dict[str, set[str]] = {
     "option_checks": {"errors"},
     "ownership": {"errors"},
     "pacer": {"backoff", "errors"},
-    "packtrack": {"event", "client", "wire", "wire.*", "transport", "transport.*", "errors"},
+    "packtrack": {"errors", "packtrack.*"},
+    "packtrack.attempts": {"backoff", "errors", "packtrack.config", "transport.base"} | PACKTRACK,
+    "packtrack.client": {"client", "errors", "event", "opening", "option_checks", "plain", "stats"}
+    | PACKTRACK
+    | {"packtrack.*", "transport.base"},
+    "packtrack.config": {"config", "errors", "option_checks", "packtrack.durations"} | PACKTRACK,
+    "packtrack.connections": {"errors", "transport.base", "wire.base"},
+    "packtrack.durations": set(),
+    "packtrack.event": {"errors", "event", "packtrack.rfc3339", "plain"} | PACKTRACK,
+    "packtrack.rfc3339": {"errors", "plain"},
+    "packtrack_logger": {
+        "cli.exits",
+        "packtrack.durations",
+        "packtrack_logger.*",
+        "wire.packtrack",
+    },
+    "packtrack_logger.*": {"cli.exits", "errors", "event", "packtrack", "packtrack.*", "stats"}
+    | {"packtrack_logger", "packtrack_logger.*"},
     "pipeline": (CORE | WAY) - {"event"} | DESTINATION,
     "plain": {"errors"},
     "queue": {"counters", "intake", "queue_file", "runs", "wal"},
@@ -108,6 +127,7 @@ ANYBODY = {"_version"}
 # What a module may name in annotations, under `if TYPE_CHECKING:`, and nowhere else.
 FOR_TYPES: dict[str, set[str]] = {
     "config": {"stats", "transport.base", "wire.base"},
+    "packtrack.config": {"packtrack.attempts", "stats", "transport.base"},
 }
 
 PUBLIC = {

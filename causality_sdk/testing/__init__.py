@@ -11,11 +11,13 @@ from causality_sdk.testing._script import ScriptedAnswer
 from causality_sdk.testing._transport_rules import check_transport
 from causality_sdk.testing._wire_rules import check_wire
 from causality_sdk.testing.collector import LoopbackCollector
+from causality_sdk.testing.packtrack import LoopbackPackTrack
 from causality_sdk.testing.transport import RecordingTransport
 
 __all__ = [
     "ConformanceError",
     "LoopbackCollector",
+    "LoopbackPackTrack",
     "ReceivedRequest",
     "RecordingTransport",
     "ScriptedAnswer",
