@@ -28,7 +28,6 @@ _EPOCH = datetime(1970, 1, 1)  # in UTC, but without saying so: offsets are subt
 _MILLISECOND = timedelta(milliseconds=1)
 
 Properties = Mapping[str, Any]
-_NOTHING = (None,) * 7  # beside an event
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ class Encoder:
     def encode_event(
         self,
         event: Event | Trackable,
-        properties: object = None,
+        properties: Properties | None = None,
         user_id: str | None = None,
         session_id: str | None = None,
         device_id: str | None = None,
@@ -138,7 +137,7 @@ class Encoder:
         """`encode` for an `Event`, with nothing beside it, or for what makes one of the rest."""
         beside = (properties, user_id, session_id, device_id, timestamp, idempotency_key, app_id)
         # An Event alone, as in track_many(), is not worth the detour.
-        if not isinstance(event, Event) or beside != _NOTHING:
+        if not isinstance(event, Event) or any(argument is not None for argument in beside):
             event = as_event(
                 event,
                 properties,

@@ -294,6 +294,40 @@ def api_page() -> str:
     return "\n".join(lines)
 
 
+def events_page() -> str:
+    """docs/reference/events.md."""
+    root = module(f"{PACKAGE}.events")
+    lines = [
+        NOTE,
+        "# Typed events\n",
+        docstring(root.tree) + "\n",
+        "How to use them: [Typed events](../how-to/typed-events.md). Without a default a member is",
+        "required. One that is None is left out.\n",
+    ]
+    imported = root.imported()
+    lines += class_section(module(imported["TypedEvent"]), "TypedEvent")
+    for name in root.exported():
+        owner = module(imported[name])
+        node = owner.classes()[name]
+        if name == "TypedEvent":
+            continue
+        lines += [f"### {name}\n", f"{docstring(node)}\n"]
+        for method in methods(node.body):
+            lines += [f"```text\n{name}.{signature(method.name, method)}\n```\n"]
+            lines += [f"{docstring(method)}\n"]
+        members = [each for each in attributes(owner, node.body) if "ClassVar" not in each.type]
+        is_enum = any("Enum" in ast.unparse(base) for base in node.bases)
+        lines += ["| member | value |" if is_enum else "| member | type | default |"]
+        lines += ["| --- | --- |" if is_enum else "| --- | --- | --- |"]
+        for each in members:
+            columns = [code(each.name), code(each.type), code(each.default)]
+            lines.append(
+                "| " + " | ".join(columns[:1] + columns[2:] if is_enum else columns) + " |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
 def packtrack_page() -> str:
     """docs/reference/packtrack.md."""
     owner = module(f"{PACKAGE}.packtrack")
@@ -356,40 +390,6 @@ def logger_page() -> str:
         number, _, meaning = line.strip().partition(" ")
         lines.append(f"| {number} | {meaning.strip()} |")
     return "\n".join(lines) + "\n"
-
-
-def events_page() -> str:
-    """docs/reference/events.md."""
-    root = module(f"{PACKAGE}.events")
-    lines = [
-        NOTE,
-        "# Typed events\n",
-        docstring(root.tree) + "\n",
-        "How to use them: [Typed events](../how-to/typed-events.md). Without a default a member is",
-        "required. One that is None is left out.\n",
-    ]
-    imported = root.imported()
-    lines += class_section(module(imported["TypedEvent"]), "TypedEvent")
-    for name in root.exported():
-        owner = module(imported[name])
-        node = owner.classes()[name]
-        if name == "TypedEvent":
-            continue
-        lines += [f"### {name}\n", f"{docstring(node)}\n"]
-        for method in methods(node.body):
-            lines += [f"```text\n{name}.{signature(method.name, method)}\n```\n"]
-            lines += [f"{docstring(method)}\n"]
-        members = [each for each in attributes(owner, node.body) if "ClassVar" not in each.type]
-        is_enum = any("Enum" in ast.unparse(base) for base in node.bases)
-        lines += ["| member | value |" if is_enum else "| member | type | default |"]
-        lines += ["| --- | --- |" if is_enum else "| --- | --- | --- |"]
-        for each in members:
-            columns = [code(each.name), code(each.type), code(each.default)]
-            lines.append(
-                "| " + " | ".join(columns[:1] + columns[2:] if is_enum else columns) + " |"
-            )
-        lines.append("")
-    return "\n".join(lines)
 
 
 def config_page() -> str:

@@ -138,7 +138,7 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("verify", None, "None", "must be True, False or the path of a CA bundle"),
     ("proxies", "http://proxy", "str", "must be a mapping such as {'https': 'http://proxy:3128'}"),
     ("session", object(), "object", "must have a method request()"),
-    ("wire", "carrier-pigeon", "'carrier-pigeon'", "must be 'causality' or 'causality-proto'"),
+    ("wire", "carrier-pigeon", "'carrier-pigeon'", "'causality-proto' or 'packtrack'"),
     ("wire", object(), "object", "must have a method frame()"),
     ("transport", "http", "str", "must have a method send()"),
     ("fallback", "disk", "'disk'", "must be None or 'memory'"),

@@ -324,8 +324,8 @@ def undocumented(owner: object, names: list[str]) -> list[str]:
 def test_every_public_name_has_a_docstring() -> None:
     assert undocumented(causality_sdk, causality_sdk.__all__) == []
     assert undocumented(testing, testing.__all__) == []
-    assert undocumented(packtrack, packtrack.__all__) == []
     assert undocumented(events, events.__all__) == []
+    assert undocumented(packtrack, packtrack.__all__) == []
 
 
 class TestTheChecker:
