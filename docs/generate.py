@@ -47,11 +47,19 @@ class Module:
         """Name to the module of this package that it is imported from, in order."""
         return {
             alias.asname or alias.name: node.module
-            for node in self.tree.body
+            for node in self._top_level()
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE)
             for alias in node.names
             if node.module
         }
+
+    def _top_level(self) -> Iterator[ast.stmt]:
+        """The statements of the module, and those under `if TYPE_CHECKING:`."""
+        for node in self.tree.body:
+            if isinstance(node, ast.If):
+                yield from node.body
+            else:
+                yield node
 
     def exported(self) -> list[str]:
         """What `__all__` names."""
