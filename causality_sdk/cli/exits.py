@@ -41,7 +41,7 @@ class CommandError(click.ClickException):
 
     def __init__(self, message: str, exit_code: int = INVALID) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # one class, a code for each error
 
 
 def delivery_code(error: Exception | None) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from causality_sdk.cli.exits import CLOSED_PIPE, FAILED, INTERRUPTED, INVALID
+from causality_sdk.cli.exits import CLOSED_PIPE, FAILED, INTERRUPTED, INVALID, CommandError
 from causality_sdk.errors import CausalityError
 
 Lazy = Mapping[str, tuple[str, str]]
@@ -99,9 +99,7 @@ def _our_exit_codes() -> Iterator[None]:
     except (KeyboardInterrupt, click.Abort):  # click's "Aborted!" would exit with 1
         raise click.exceptions.Exit(INTERRUPTED) from None
     except CausalityError as error:
-        failure = click.ClickException(str(error))
-        failure.exit_code = FAILED
-        raise failure from error
+        raise CommandError(str(error), FAILED) from error
     except OSError as error:
         if error.errno != errno.EPIPE:
             raise

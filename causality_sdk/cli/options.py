@@ -13,6 +13,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import Field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -20,7 +21,6 @@ import click
 
 from causality_sdk import config as config_module
 from causality_sdk.cli.settings import FIELDS, KEY_FILE, Settings, flag_name
-from causality_sdk.errors import ConfigError
 from causality_sdk.option_checks import parse_flag_or_text
 
 _FLAGS = "causality_sdk.flags"  # where click's context keeps what was given
@@ -87,7 +87,7 @@ class ConfigOption(click.Option):
         super().__init__(*args, **options)
 
     @property
-    def help(self) -> str:  # type: ignore[override]
+    def help(self) -> str:
         """From the source of `Config`, which is read when a help is shown, and else not."""
         text = _docstrings().get(self.field, "")
         if self.field == "api_key":
@@ -113,7 +113,7 @@ class CommandWithClient(click.Command):
         tables: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(parameter, click.Option):
                 tables[is_client_option(parameter)].append(record)
         with formatter.section("Options"):
             formatter.write_dl(tables[0])
@@ -197,16 +197,8 @@ def _docstrings() -> dict[str, str]:
         node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"
     )
     found = {}
-    for node, below in zip(body, body[1:], strict=False):
+    for node, below in pairwise(body):
         if isinstance(node, ast.AnnAssign) and isinstance(below, ast.Expr):
             text = " ".join(str(ast.literal_eval(below.value)).split())
             found[ast.unparse(node.target)] = re.sub(r"`+", "", text).replace(" Required.", "")
     return found
-
-
-def checked(work: Callable[[], Settings]) -> Settings | ConfigError:
-    """The settings, or what is wrong with them: for commands that must say so and go on."""
-    try:
-        return work()
-    except ConfigError as error:
-        return error

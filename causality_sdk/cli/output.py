@@ -25,9 +25,9 @@ def output_options(command: _Command) -> _Command:
         (("-q", "--quiet"), "Print results and errors only."),
         (("--json", "as_json"), "Print results as JSON, for programs."),
     ):
-        command = click.option(
-            *flags, is_flag=True, expose_value=False, callback=_keep, help=text
-        )(command)
+        command = click.option(*flags, is_flag=True, expose_value=False, callback=_keep, help=text)(
+            command
+        )
     return command
 
 

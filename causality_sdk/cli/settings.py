@@ -101,7 +101,8 @@ class Settings:
         options = {name: setting.value for name, setting in self.values.items()} | overrides
         if options["enabled"]:
             for name in ("app_id", "endpoint", "api_key"):
-                self._require(name)
+                if name not in overrides:
+                    self._require(name)
         return Config(**options)
 
     def queue_path(self) -> Path:
