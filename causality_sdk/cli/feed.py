@@ -51,7 +51,7 @@ class Feed:
         self._name = ""
 
     def run(self, source: Source) -> None:
-        """Until the end of the source. Raises `InputError`, `CommandError` and what `put` raises."""
+        """Until the end of the source. Raises `ClickException` and what `put` raises."""
         self._name = source.name
         shown = self._out.shows_progress
         with Progress(self._verb, source.length, shown=shown) as progress:

@@ -100,7 +100,7 @@ class ConfigOption(click.Option):
             text += f"  [default: {str(default).lower() if default in (True, False) else default}]"
         return text
 
-    @help.setter
+    @help.setter  # noqa: A003 (click has it)
     def help(self, _text: str | None) -> None:
         pass
 

@@ -153,6 +153,7 @@ class Run:
             self._out.note("tracking is switched off (enabled is false): nothing was queued")
             return
         self._client = Client(config=self._config)
+        self._delivered_before = self._client.stats().acknowledged
         self._evicted_before = self._evicted()
         self._feed = Feed(
             self._put,
@@ -222,7 +223,7 @@ class Run:
             "kind": "summary",
             **self._feed.facts(),
             "keys": self._keys if single else None,
-            "delivered": 0 if report is None else report.delivered,
+            "delivered": stats.acknowledged - self._delivered_before,
             "buried": 0 if report is None else report.buried,
             "pending": stats.pending,
             "evicted": evicted,
