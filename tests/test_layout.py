@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "buffer": {"errors"},
     "claim": {"errors", "ownership", "schema"},
     "cli": ALL | {"cli.*", "testing", "testing.*"},
-    "cli.*": ALL | {"cli", "cli.*", "testing", "testing.*"},
+    "cli.*": ALL | {"cli", "cli.*", "counters", "option_checks", "testing", "testing.*"},
     "client": ABOVE_CLIENT | {"schema"},
     "config": {"errors", "option_checks"},
     "context": set(),

@@ -196,8 +196,8 @@ def _candidates(files: list[Path], config: Config, out: Output, *, named: bool) 
             refused.append(error)
     if refused and not any(found.values()):
         raise CommandError("\n".join(error.message for error in refused))
-    for error in refused:
-        out.note(error.message)
+    for each in refused:
+        out.note(each.message)
     return found
 
 
