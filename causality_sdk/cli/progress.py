@@ -53,6 +53,8 @@ class Progress:
             self._bar.label = f"{self._label} {events:,}"
             if done > self._bar.pos:
                 self._bar.update(done - self._bar.pos)
+            else:
+                self._bar.render_progress()  # what was read before is counted only now
         elif self._shown and time.monotonic() - self._drawn_at >= _SECONDS:
             self._drawn_at = time.monotonic()
             click.echo(f"\r{self._label} {events:,}", nl=False, err=True)

@@ -24,12 +24,13 @@ from causality_sdk.cli.track import configured, preview
 from causality_sdk.client import Client
 from causality_sdk.config import Config
 from causality_sdk.dead_letters import DeadLetters
-from causality_sdk.errors import QueueError
+from causality_sdk.errors import QueueError, ResponseError
 from causality_sdk.event import Encoder, Event
 from causality_sdk.flushing import Flush
 from causality_sdk.queue import Queue
 
 _REFUSALS_SHOWN = 10
+_REFUSALS_KEPT = 1000  # for the summary
 
 
 @click.command(
@@ -139,7 +140,7 @@ class Sending:
         if not (self._queue.pending or flush.buried):
             return
         self._error = flush.error
-        self._note_refused()
+        self._note_refused(flush)
         if self._spool:
             self._put_aside()
         else:
@@ -151,15 +152,23 @@ class Sending:
             return CommandError(f"the server refused {count(flush.buried)} for good", REFUSED)
         return CommandError(
             f"{count(waiting + flush.buried)} not sent: {printable(str(flush.error))}",
-            delivery_code(flush.error),
+            REFUSED if _are_refused(flush) else delivery_code(flush.error),
         )
 
-    def _note_refused(self) -> None:
+    def _note_refused(self, flush: Flush) -> None:
         for letter in DeadLetters(self._queue):
-            key, reason = letter.idempotency_key, printable(letter.reason)
-            self._refused.append({"key": key, "status": letter.status, "reason": reason})
-            if len(self._refused) <= _REFUSALS_SHOWN:
-                self._out.problem(f"{key} was refused ({letter.status}): {reason}")
+            self._note(letter.payload, letter.status, letter.reason)
+        if _are_refused(flush) and isinstance(flush.error, ResponseError):
+            for _, payload in self._queue.peek(0, max_events=_REFUSALS_KEPT, max_bytes=2**40):
+                self._note(payload, flush.error.status, str(flush.error))
+
+    def _note(self, payload: bytes, status: int | None, reason: str) -> None:
+        key = parse_json(payload).get("idempotency_key")
+        reason = printable(reason)
+        if len(self._refused) < _REFUSALS_KEPT:
+            self._refused.append({"key": key, "status": status, "reason": reason})
+        if len(self._refused) <= _REFUSALS_SHOWN:
+            self._out.problem(f"{key} was refused ({status}): {reason}")
 
     def _put_aside(self) -> None:
         """Moves all that is left, and what was refused, into the durable queue."""
@@ -196,3 +205,9 @@ class Sending:
                 f"{count(self._spooled)} in {document['queue_path']} for the next run or a running"
                 f" service ({printable(str(self._error))})"
             )
+
+
+def _are_refused(flush: Flush) -> bool:
+    """Whether what is left was refused by name, in an answer that is otherwise well."""
+    error = flush.error
+    return bool(flush.rejected) and isinstance(error, ResponseError) and error.status < 300
