@@ -59,14 +59,15 @@ _PLACES = {
 }
 _PLACE = {name: module for module, names in _PLACES.items() for name in names}
 
+if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # What is not listed is an error of ours, in more than one sense.
-    value = getattr(import_module(f"{__name__}.{_PLACE.get(name, 'errors')}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # What is not listed is an error of ours, in more than one sense.
+        value = getattr(import_module(f"{__name__}.{_PLACE.get(name, 'errors')}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

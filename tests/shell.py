@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,17 @@ class Terminal:
     def interrupt(self) -> None:
         """Ctrl-C, as the terminal makes it of the key."""
         os.killpg(self.process.pid, signal.SIGINT)
+
+    def interrupt_question(self) -> None:
+        """Ctrl-C at a prompt, as often as it takes.
+
+        Python's `input()` can miss one that comes just before it waits, as people know who press
+        it twice.
+        """
+        while self.process.poll() is None:
+            self.interrupt()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
 
     def _read(self) -> str:
         try:

@@ -1,4 +1,4 @@
-"""Options of the command line: which layer wins, what `causality config` shows, what stays secret."""
+"""Options of the command line: which layer wins, what is shown, what stays secret."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_ctrl_c_at_a_question_changes_nothing(shell: Shell) -> None:
     fill(shell, 5)
     with terminal(shell, "queue", "purge") as screen:
         screen.read_until("[y/N]")
-        screen.interrupt()
+        screen.interrupt_question()
         screen.read_to_end()
     assert screen.process.returncode == 130
     assert shell("queue", "status", "--json").json["pending"] == 5

@@ -385,9 +385,11 @@ class TestTheSource:
         path = tmp_path / "events"
         path.write_text("[\n" + ",\n".join(['{"event_type":"a"}'] * 1000) + "]")
         monkeypatch.setattr("causality_sdk.cli.event_source._READ", 300)
-        with closing(EventSource(str(path))) as source:
-            with pytest.raises(InputError, match="write one event a line"):
-                list(source.chunks())
+        with (
+            closing(EventSource(str(path))) as source,
+            pytest.raises(InputError, match="write one event a line"),
+        ):
+            list(source.chunks())
 
     def test_a_pipe_with_a_name_can_be_read(self, offline: Shell) -> None:
         if not hasattr(os, "mkfifo"):
