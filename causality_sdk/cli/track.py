@@ -96,6 +96,7 @@ def configured(options: Settings, out: Output, *, streaming: bool = False) -> Co
         "logger": out.logger(),
         "start": streaming and options["start"],
         "strict": True,  # a disk that refuses must end the command, not fill a buffer
+        "fallback": None,  # the same: what is in memory is gone when the command ends
     }
     if options.is_default("overflow"):
         overrides["overflow"] = "reject"
