@@ -383,8 +383,8 @@ def cli_page() -> str:
         "A flag wins over the environment (`CAUSALITY_` and the name of the option in",
         "[the table of options](config.md); `CAUSALITY_HEADERS` and `CAUSALITY_PROXIES` hold a",
         "JSON object, `CAUSALITY_API_KEY_FILE` and `CAUSALITY_CONFIG` a path), that over the",
-        "config file, and that over the default. Commands that need neither a client nor a queue have",
-        "only those for output.\n",
+        "config file, and that over the default. Commands that need neither a client nor a queue",
+        "have only those for output.\n",
         *_options_table(shared, click),
     ]
     names = {parameter.name for parameter in shared}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,12 +97,16 @@ class TestHelp:
         assert python("-c", script).splitlines()[-1] == "[]"
 
     def test_the_help_of_the_group_starts_in_150_ms(self) -> None:
-        """The best of several: what is measured is the program, not how busy the machine is."""
+        """Processor time, the best of several: how busy the machine is must not matter."""
         seconds = []
-        for _ in range(8):
-            started = time.perf_counter()
+        for _ in range(5):
+            started = os.times()
             python("-m", "causality_sdk", "--help")
-            seconds.append(time.perf_counter() - started)
+            ended = os.times()
+            seconds.append(
+                ended.children_user + ended.children_system
+                - started.children_user - started.children_system
+            )  # fmt: skip
         assert min(seconds) <= 0.150, seconds
 
     def test_a_command_is_loaded_when_it_is_called(self) -> None:

@@ -468,6 +468,14 @@ class TestReplay:
         collector.api_key = "another"
         assert "check api_key" in shell("queue", "replay", code=2).err
 
+    def test_2_when_events_are_refused_by_name(
+        self, shell: Shell, collector: LoopbackCollector
+    ) -> None:
+        fill(shell)
+        collector.accept_only(lambda _index, event: event["event_type"] == "even")
+        result = shell("queue", "replay", "--json", code=2)
+        assert (result.summary["delivered"], result.summary["pending"]) == (3, 2)
+
     def test_4_when_there_is_no_file(self, shell: Shell) -> None:
         shell("queue", "replay", code=4)
 

@@ -94,11 +94,14 @@ def test_every_command_of_the_readme_is_run(shell: Shell) -> None:
 
 
 def test_bash_takes_the_completion(shell: Shell) -> None:
-    if shutil.which("bash") is None:
+    bash = shutil.which("bash")
+    if bash is None:
         pytest.skip("no bash here")
+    script = (
+        'eval "$(_CAUSALITY_COMPLETE=bash_source "$0" -m causality_sdk)"; complete -p causality'
+    )
     result = subprocess.run(
-        ["bash", "-c", 'eval "$(_CAUSALITY_COMPLETE=bash_source "$0" -m causality_sdk)";'
-         " complete -p causality", sys.executable],
+        [bash, "-c", script, sys.executable],
         env=shell.environ, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

@@ -15,7 +15,7 @@ from causality_sdk.cli.observed import ObservedTransport
 from causality_sdk.cli.output import Output
 from causality_sdk.config import Config
 from causality_sdk.courier import Courier
-from causality_sdk.errors import ClientClosed, DeliveryError
+from causality_sdk.errors import ClientClosed, DeliveryError, ResponseError
 from causality_sdk.flushing import Flush
 from causality_sdk.hooks import Hooks
 from causality_sdk.opening import http_transport
@@ -116,6 +116,12 @@ class Drain:
         """Lets go of the connections; gives the disk back what was delivered."""
         self._sender.stop()
         self._sender.shrink(shrink_seconds)
+
+
+def are_refused(flush: Flush) -> bool:
+    """Whether what is left was refused by name, in an answer that is otherwise well."""
+    error = flush.error
+    return bool(flush.rejected) and isinstance(error, ResponseError) and error.status < 300
 
 
 class _Meter:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from causality_sdk import schema
-from causality_sdk.cli.drain import Drain
+from causality_sdk.cli.drain import Drain, are_refused
 from causality_sdk.cli.event_input import EventArguments, event_options
 from causality_sdk.cli.event_source import Source
 from causality_sdk.cli.exits import FAILED, INTERRUPTED, REFUSED, CommandError, delivery_code
@@ -152,13 +152,13 @@ class Sending:
             return CommandError(f"the server refused {count(flush.buried)} for good", REFUSED)
         return CommandError(
             f"{count(waiting + flush.buried)} not sent: {printable(str(flush.error))}",
-            REFUSED if _are_refused(flush) else delivery_code(flush.error),
+            REFUSED if are_refused(flush) else delivery_code(flush.error),
         )
 
     def _note_refused(self, flush: Flush) -> None:
         for letter in DeadLetters(self._queue):
             self._note(letter.payload, letter.status, letter.reason)
-        if _are_refused(flush) and isinstance(flush.error, ResponseError):
+        if are_refused(flush) and isinstance(flush.error, ResponseError):
             for _, payload in self._queue.peek(0, max_events=_REFUSALS_KEPT, max_bytes=2**40):
                 self._note(payload, flush.error.status, str(flush.error))
 
@@ -205,9 +205,3 @@ class Sending:
                 f"{count(self._spooled)} in {document['queue_path']} for the next run or a running"
                 f" service ({printable(str(self._error))})"
             )
-
-
-def _are_refused(flush: Flush) -> bool:
-    """Whether what is left was refused by name, in an answer that is otherwise well."""
-    error = flush.error
-    return bool(flush.rejected) and isinstance(error, ResponseError) and error.status < 300

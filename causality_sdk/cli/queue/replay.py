@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from causality_sdk.claim import fingerprint
-from causality_sdk.cli.drain import Drain, wire_of
-from causality_sdk.cli.exits import INTERRUPTED, CommandError, delivery_code
+from causality_sdk.cli.drain import Drain, are_refused, wire_of
+from causality_sdk.cli.exits import INTERRUPTED, REFUSED, CommandError, delivery_code
 from causality_sdk.cli.options import CommandWithClient, settings
 from causality_sdk.cli.output import Output, count, output, output_options, printable
 from causality_sdk.cli.progress import Progress
@@ -95,6 +95,7 @@ class Replay:
         self._rate = rate
         self._deadline = deadline
         self._delivered = 0
+        self._refused = False  # what is left was refused by name
         self._files: list[dict[str, Any]] = []
 
     def run(self, pending: dict[Path, int]) -> None:
@@ -125,7 +126,7 @@ class Replay:
             raise CommandError(
                 f"{count(sum(each['pending'] for each in self._files))} left:"
                 f" {printable(str(error))}",
-                delivery_code(error),
+                REFUSED if self._refused else delivery_code(error),
             )
 
     def _one(self, path: Path, on_delivered: Any) -> Exception | None:
@@ -150,6 +151,7 @@ class Replay:
                 )
             if not queue.pending:
                 return None
+            self._refused = are_refused(flush)
             return flush.error or TimeoutError("the time was over")
 
     def _summary(
