@@ -3,4 +3,4 @@
 from causality_sdk.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="causality")  # else completion would look for another variable

@@ -4,7 +4,7 @@
     python docs/generate.py --check    exits with 1 where one differs from the source
 
 It parses and does not import what it documents, so that the pages are the same on every Python
-that the package supports. The one exception is which options the environment can give.
+that the package supports. Two exceptions: which options the environment can give, and the commands.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -53,11 +53,19 @@ class Module:
         """Name to the module of this package that it is imported from, in order."""
         return {
             alias.asname or alias.name: node.module
-            for node in self.tree.body
+            for node in self._top_level()
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE)
             for alias in node.names
             if node.module
         }
+
+    def _top_level(self) -> Iterator[ast.stmt]:
+        """The statements of the module, and those under `if TYPE_CHECKING:`."""
+        for node in self.tree.body:
+            if isinstance(node, ast.If):
+                yield from node.body
+            else:
+                yield node
 
     def exported(self) -> list[str]:
         """What `__all__` names."""
@@ -469,10 +477,112 @@ def _constant(owner: Module, name: str) -> str:
     raise SystemExit(f"{owner.name} has no {name}")
 
 
+def cli_page() -> str:
+    """docs/reference/cli.md."""
+    sys.path.insert(0, str(ROOT))
+    import click
+
+    from causality_sdk.cli import main as group
+    from causality_sdk.cli.options import is_client_option
+
+    owner = module(f"{PACKAGE}.cli.exits")
+    lines = [
+        NOTE,
+        "# The command line\n",
+        f"`causality`, or `python -m {PACKAGE}`.\n",
+        "## Exit codes\n",
+        "| code | meaning |\n| --- | --- |\n| `0` | Success. |",
+        *(f"| {code(each.default)} | {cell(each.meaning)} |" for each in attributes(
+            owner, [node for node in owner.tree.body if not _is_private(node)]
+        )),
+        "",
+        "## Options that commands share\n",
+    ]  # fmt: skip
+    commands = dict(_commands(group, click))
+    shared = [
+        parameter
+        for parameter in commands["track"].params
+        if is_client_option(parameter) or parameter.name in _SHARED
+    ]
+    lines += [
+        "A flag wins over the environment (`CAUSALITY_` and the name of the option in",
+        "[the table of options](config.md); `CAUSALITY_HEADERS` and `CAUSALITY_PROXIES` hold a",
+        "JSON object, `CAUSALITY_API_KEY_FILE` and `CAUSALITY_CONFIG` a path), that over the",
+        "config file, and that over the default. Commands that need neither a client nor a queue",
+        "have only those for output.\n",
+        *_options_table(shared, click),
+    ]
+    names = {parameter.name for parameter in shared}
+    for path, command in commands.items():
+        own = [each for each in command.params if each.name not in names]
+        lines += [f"## causality {path}\n", "```text", _usage(path, command, click), "```\n"]
+        lines += [inspect.cleandoc(command.help or "").replace("\b\n", "") + "\n"]
+        if any(isinstance(each, click.Option) for each in own):
+            lines += _options_table(own, click)
+        examples = (command.epilog or "").replace("\b\n", "").partition(":\n")[2]
+        lines += ["```console", inspect.cleandoc("\n" + examples), "```\n"]
+    return "\n".join(lines)
+
+
+_SHARED = ("config", "api_key_file", "gzip", "as_json", "quiet", "verbose")
+
+
+def _is_private(node: ast.stmt) -> bool:
+    return not (isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant)) and not (
+        isinstance(node, ast.Expr)
+    )
+
+
+def _commands(group: Any, click: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The commands that do something, by the words that call them, in the order of the help."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from _commands(command, click, f"{path}{name} ")
+        else:
+            yield path + name, command
+
+
+def _usage(path: str, command: Any, click: Any) -> str:
+    words = [
+        each.metavar or (each.name.upper() if each.required else f"[{each.name.upper()}]")
+        for each in command.params
+        if isinstance(each, click.Argument)
+    ]
+    return " ".join(["causality", path, "[OPTIONS]", *words])
+
+
+def _options_table(parameters: list[Any], click: Any) -> Iterator[str]:
+    """Options as a table. Click's own help differs from version to version."""
+    yield "| option | meaning | default |\n| --- | --- | --- |"
+    for each in parameters:
+        if not isinstance(each, click.Option):
+            continue
+        text, _, default = (each.help or "").partition("  [default: ")
+        if not default and getattr(each, "show_default", None):
+            shown = each.show_default if isinstance(each.show_default, str) else each.default
+            default = str(shown)
+        flags = ", ".join(code(flag) for flag in (*each.opts, *each.secondary_opts))
+        value = "" if each.is_flag else " " + code(_value(each, click))
+        yield f"| {flags}{value} | {cell(text)} | {cell(default.rstrip(']'))} |"
+    yield ""
+
+
+def _value(option: Any, click: Any) -> str:
+    if option.metavar:
+        return str(option.metavar)
+    if isinstance(option.type, click.Choice):
+        return "|".join(option.type.choices)
+    if isinstance(option.type, click.Path):
+        return "PATH"
+    return "NUMBER" if option.type.name.startswith(("integer", "float")) else "TEXT"
+
+
 def pages() -> dict[Path, str]:
     """Every generated page with what must stand in it."""
     made = {
         "api.md": api_page(),
+        "cli.md": cli_page(),
         "config.md": config_page(),
         "errors.md": errors_page(),
         "events.md": events_page(),

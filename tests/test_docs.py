@@ -182,7 +182,7 @@ def unknown_command(command: Command, group: click.Command) -> str | None:
         for option in (*parameter.opts, *parameter.secondary_opts)
     }
     for argument in command.arguments:
-        if argument.startswith("-"):
+        if argument.startswith("-") and argument != "-":  # which alone is standard input
             if argument.partition("=")[0] not in options | {"--help"}:
                 return f"{command.program} has no option {argument}"
         elif isinstance(group, click.Group):

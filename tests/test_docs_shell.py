@@ -1,68 +1,108 @@
-"""Every console block of the page about `packtrack-logger` runs, against a server on loopback."""
+"""The shell lines of the how-to pages are run, in a real shell, against a server on loopback."""
 
 from __future__ import annotations
 
-import json
-import os
+import gzip
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-import packtrack_schema
 import pytest
-from packtrack_shell import KEY, ROOT, Shell
-from test_docs import Block, blocks
+from shell import KEY, NOWHERE, ROOT, Shell, ndjson
+from test_docs import blocks
 
-from causality_sdk.testing import LoopbackPackTrack
+from causality_sdk import Event
+from causality_sdk.testing import LoopbackCollector
 
-PAGE = ROOT / "docs" / "how-to" / "log-from-a-shell.md"
-BLOCKS = [block for block in blocks(PAGE.read_text(encoding="utf-8")) if block.info == "console"]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="shells of POSIX")
 
-EVENT = {
-    "timestamp": "2026-01-31T12:00:00Z",
-    "source": {"system": "s"},
-    "workflow": {"id": "w"},
-    "actor": {"type": "cron", "id": "a"},
-    "severity": "info",
-    "status": "ok",
-    "message": "from the input",
+# Page -> what some of its lines end with, where it is not 0.
+PAGES: dict[str, dict[str, int]] = {
+    "shell-and-cron.md": {},
+    "ci-pipelines.md": {},
+    "operate-after-an-outage.md": {
+        "causality queue show 01a1": 1,  # of that page's own example, which is nowhere here
+        "causality dead-letters show 3": 1,
+    },
 }
 
 
-@pytest.mark.skipif(os.name == "nt", reason="the page is for POSIX shells")
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"line {block.line}")
-def test_a_block_runs_and_what_it_sends_is_valid(block: Block, tmp_path: Path) -> None:
-    (tmp_path / "events.json").write_text(json.dumps([EVENT, EVENT]))
-    (tmp_path / "events.ndjson").write_text(f"{json.dumps(EVENT)}\n")
-    command = tmp_path / "bin" / "packtrack-logger"
-    command.parent.mkdir()
-    command.write_text(
-        f'#!/bin/sh\nexec "{sys.executable}" -m causality_sdk.packtrack_logger "$@"\n'
-    )
-    command.chmod(0o755)
-    with LoopbackPackTrack(api_key=KEY) as server:
-        shell = Shell(tmp_path, server)
-        result = subprocess.run(
-            ["/bin/sh", "-e", "-c", block.text],
-            cwd=tmp_path,
-            env={**shell.environ, "PATH": f"{command.parent}:{os.environ['PATH']}"},
-            capture_output=True,
-            encoding="utf-8",
-            timeout=60,
-            check=False,
+@pytest.fixture
+def collector() -> Iterator[LoopbackCollector]:
+    with LoopbackCollector(api_key=KEY) as server:
+        yield server
+
+
+@pytest.fixture
+def shell(tmp_path: Path, collector: LoopbackCollector) -> Shell:
+    """A home with the files that the pages speak of, and a kiosk's queue that nobody owns."""
+    made = Shell(tmp_path, collector.endpoint)
+    del made.environ["CAUSALITY_QUEUE_PATH"]  # the pages name apps
+    made.environ["XDG_DATA_HOME"] = str(tmp_path / "data")
+    (tmp_path / "events.ndjson").write_bytes(ndjson(20))
+    (tmp_path / "events.ndjson.gz").write_bytes(gzip.compress(ndjson(20)))
+    (tmp_path / "fixtures").mkdir()
+    shutil.copy(tmp_path / "events.ndjson", tmp_path / "fixtures")
+    for name in ("events.json", "report.json"):
+        (tmp_path / name).write_text('[{"event_type":"a"},\n {"event_type":"b"}]')
+    kiosk = tmp_path / "kiosk" / "queue.db"
+    with made.client(queue_path=kiosk, endpoint=NOWHERE) as client:
+        client.track_many([Event("order_placed", {"n": n}) for n in range(3)])
+    made("track", "order_placed", "--no-flush", "--app-id", "kiosk-7")
+    return made
+
+
+def lines(page: str) -> list[str]:
+    text = (ROOT / "docs" / "how-to" / page).read_text(encoding="utf-8")
+    found = [block.text for block in blocks(text) if block.info == "console"]
+    return [line for block in found for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_its_lines_do_what_the_page_says(page: str, shell: Shell) -> None:
+    shell("track", "order_placed", "--no-flush")  # there is a queue of the page's own app, too
+    (shell.home / ".config/fish/completions").mkdir(parents=True)
+    assert lines(page)
+    for line in lines(page):
+        here = line.replace("/mnt/kiosk", str(shell.home / "kiosk")).replace(
+            "https://b.example.com", shell.environ["CAUSALITY_ENDPOINT"]
         )
-        assert (result.returncode, result.stderr) == (0, "")
-        if "--dry-run" in block.text:
-            packtrack_schema.check(json.loads(result.stdout))
-            assert server.requests == []
-        elif "--health" in block.text:
-            assert [request.path for request in server.requests] == ["/api/health"]
-        else:
-            assert result.stdout == ""
-            assert len(server.events) >= block.text.count("packtrack-logger ")
-            for event in server.events:
-                packtrack_schema.check(event)
+        wanted = next((code for start, code in PAGES[page].items() if line.startswith(start)), 0)
+        if line == "causality queue purge --type debug_trace":
+            here += " --yes"  # nobody is there to ask
+        result = shell.line(here)
+        assert result.code == wanted, (line, result.out, result.err)
+        assert KEY not in result.out + result.err
+        assert "Traceback" not in result.err
 
 
-def test_the_page_has_blocks() -> None:
-    assert len(BLOCKS) >= 9
+def test_every_command_of_the_readme_is_run(shell: Shell) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = [
+        line
+        for block in blocks(text)
+        if block.info == "console"
+        for line in block.text.splitlines()
+        if line.startswith(("causality ", "cat "))
+    ]
+    assert len(found) >= 5
+    for line in found:
+        result = shell.line(line)
+        assert result.code == 0, (line, result.err)
+
+
+def test_bash_takes_the_completion(shell: Shell) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash here")
+    script = (
+        'eval "$(_CAUSALITY_COMPLETE=bash_source "$0" -m causality_sdk)"; complete -p causality'
+    )
+    result = subprocess.run(
+        [bash, "-c", script, sys.executable],
+        env=shell.environ, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "_causality_completion causality" in result.stdout

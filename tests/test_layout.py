@@ -54,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "buffer": {"errors", "wakeup"},
     "claim": {"errors", "forking", "ownership", "schema"},
     "cli": ALL | {"cli.*", "testing", "testing.*"},
-    "cli.*": ALL | {"cli", "cli.*", "testing", "testing.*"},
+    "cli.*": ALL | {"cli", "cli.*", "counters", "option_checks", "testing", "testing.*"},
     "client": ABOVE_CLIENT | {"pipeline"},
     "committer": {"client", "errors", "replies"},
     "config": {"errors", "option_checks"},
@@ -358,6 +358,8 @@ def test_the_migrations_import_nothing_of_the_package() -> None:
 def test_import_of_the_package_loads_nothing_slow() -> None:
     script = (
         "import sys, causality_sdk\n"
+        "assert {f'causality_sdk.{name}' for name in ('client', 'event')}.isdisjoint(sys.modules)\n"
+        "[getattr(causality_sdk, name) for name in causality_sdk.__all__]\n"
         "slow = {'requests', 'sqlite_utils', 'filelock', 'platformdirs', 'click'}\n"
         "print(sorted(slow & set(sys.modules)))"
     )
@@ -372,3 +374,6 @@ def test_the_public_names_are_these() -> None:
     assert len(causality_sdk.__all__) == len(PUBLIC)
     for name in PUBLIC:
         assert getattr(causality_sdk, name) is not None
+    assert set(dir(causality_sdk)) >= PUBLIC
+    with pytest.raises(AttributeError, match="has no attribute 'Clinet'"):
+        _ = causality_sdk.Clinet  # type: ignore[attr-defined]

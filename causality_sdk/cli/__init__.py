@@ -1,94 +1,45 @@
 """The command line: the group `causality`, which loads a command's module when it is called.
 
-Neighbours: one module here for each command, its click command named `command`; `exits` for the
-exit codes. Invariant: help and completion of the group import no command, so that both are quick
-however many commands there are.
+Neighbours: one module here for each command, its click command named `command`; `groups` for how
+they are found, `exits` for the exit codes. Invariant: help and completion of the group import no
+command, so that both are quick however many commands there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import import_module
-from typing import Any
-
 import click
 
 from causality_sdk._version import __version__
-from causality_sdk.cli.exits import INTERRUPTED, INVALID
+from causality_sdk.cli.groups import LazyGroup
 
-# Name -> its line in the group's help. The module has the same name, with _ for -.
+# Name -> its module and its line in the group's help.
 COMMANDS = {
-    "demo": "Show that a crash and an outage lose no event.",
+    "track": ("causality_sdk.cli.track", "Put events into the queue, and deliver what can be."),
+    "send": ("causality_sdk.cli.send", "Send events now; the exit code tells."),
+    "queue": ("causality_sdk.cli.queue", "Look at queue files, repair, replay and purge them."),
+    "dead-letters": ("causality_sdk.cli.dead_letters", "What the server refused for ever."),
+    "health": ("causality_sdk.cli.health", "Ask the server whether it is well."),
+    "config": ("causality_sdk.cli.config", "Show each option and where it comes from."),
+    "demo": ("causality_sdk.cli.demo", "Show that a crash and an outage lose no event."),
+    "bench": ("causality_sdk.cli.bench", "Measure the queue on this machine's disk."),
 }
 
 
-class CommandGroup(click.Group):
-    """Finds its commands in `COMMANDS`, and ends with the exit codes of `exits`."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click has it)
-        """Names in the order of the help."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Loads the module of one command, or gives None if there is none."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = import_module(f"causality_sdk.cli.{cmd_name.replace('-', '_')}")
-        command: click.Command = module.command
-        return command
-
-    def format_commands(
-        self,
-        ctx: click.Context,  # noqa: ARG002 (click has it)
-        formatter: click.HelpFormatter,
-    ) -> None:
-        """Writes the table; click's own would load every command for its first line."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Without arguments: the help, as an error. (click 8.1 and 8.2 differ about it.)"""
-        if not args:
-            click.echo(ctx.get_help(), err=True)
-            ctx.exit(INVALID)
-        return super().parse_args(ctx, args)
-
-    def make_context(
-        self,
-        info_name: str | None,
-        args: list[str],
-        parent: click.Context | None = None,
-        **extra: Any,
-    ) -> click.Context:
-        """Reads the group's own options."""
-        with _our_exit_codes():
-            return super().make_context(info_name, args, parent, **extra)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Reads the command's options and runs it."""
-        with _our_exit_codes():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _our_exit_codes() -> Iterator[None]:
-    try:
-        yield
-    except click.UsageError as error:
-        error.exit_code = INVALID  # type: ignore[misc]  # click's 2 means something else here
-        raise
-    except KeyboardInterrupt:
-        raise click.exceptions.Exit(INTERRUPTED) from None  # click's "Aborted!" would exit with 1
-
-
 @click.group(
-    cls=CommandGroup,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
-Example:
-  causality demo            5,000 departures, an outage, a kill -9: nothing lost
-  causality demo --help     what a command does, and its options
+Examples:
+  causality track purchase_complete order_id=A-1 total_cents:=1299 --user-id u-42
+  cat events.ndjson | causality track --ndjson -
+  causality send --file events.json --gzip
+  causality queue status
+  causality track --help     what a command does, and its options
+
+\b
+Completion, for bash (zsh and fish alike):
+  eval "$(_CAUSALITY_COMPLETE=bash_source causality)"
 """,
 )
 @click.version_option(__version__, prog_name="causality")
@@ -96,5 +47,6 @@ def main() -> None:
     """The tracker that never loses an event: a durable queue in front of your event server.
 
     Exit codes: 0 success, 1 wrong arguments or a failed check, 2 a network or server error that a
-    retry won't mend, 3 retries exhausted, 4 input that could not be read, 130 interrupted.
+    retry won't mend, 3 retries exhausted, 4 input that could not be read, 130 interrupted, 141
+    the reader of the output has gone.
     """

@@ -10,19 +10,50 @@ from typing import Final
 
 import click
 
+from causality_sdk.errors import ResponseError, TransportError
+
 INVALID: Final = 1
 """Wrong arguments, events that cannot be sent, a check that failed."""
+FAILED: Final = 1
+"""The machine's trouble: a queue that cannot be opened, or is somebody else's."""
 REFUSED: Final = 2
 """The network or the server failed in a way that a retry won't mend."""
 RETRIES_EXHAUSTED: Final = 3
-"""It may work later; the events are still queued."""
+"""It may work later."""
 UNREADABLE: Final = 4
 """Input could not be read or parsed."""
 INTERRUPTED: Final = 130
 """Ctrl-C: 128 + SIGINT, as shells count."""
+CLOSED_PIPE: Final = 141
+"""Whoever read the output has gone: 128 + SIGPIPE, as shells count."""
+
+_LATER = frozenset({408, 425, 429})  # of the 4xx, those that speak of the moment
 
 
 class InputError(click.ClickException):
     """Input that could not be read or parsed. Names the file, the line where there is one."""
 
     exit_code = UNREADABLE
+
+
+class CommandError(click.ClickException):
+    """Anything else that ends a command, with its exit code."""
+
+    def __init__(self, message: str, exit_code: int = INVALID) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # one class, a code for each error
+
+
+def delivery_code(error: Exception | None) -> int:
+    """The code for events that did not arrive: whether trying again can help.
+
+    A status of the 4xx means that this very request is wrong; a certificate that is refused stays
+    refused.
+    """
+    if isinstance(error, ResponseError):
+        status = error.status
+        client_error = 400 <= status <= 499 and status not in _LATER
+        return REFUSED if client_error or not error.retryable else RETRIES_EXHAUSTED
+    if isinstance(error, TransportError) and error.reason == "tls":
+        return REFUSED
+    return RETRIES_EXHAUSTED

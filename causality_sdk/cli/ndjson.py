@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
+
+import orjson
 
 from causality_sdk.cli.exits import InputError
 from causality_sdk.errors import EventError
@@ -23,6 +26,7 @@ _FIELDS = {
     "event_type", "properties", "timestamp_ms", "app_id", "device_id", "user_id", "session_id",
     "idempotency_key",
 }  # fmt: skip
+_LONG_NUMBER = re.compile(rb"\d{19}")
 _INT64, _UINT64 = -(2**63), 2**64
 
 
@@ -46,12 +50,28 @@ def parse_event(line: bytes) -> Event:
 
     A whole number beyond 64 bits becomes a string, as `track()` would make it.
     """
+    return event_of(parse_json(line))
+
+
+def parse_json(text: bytes) -> Any:
+    """The document, with whole numbers beyond 64 bits as strings. Raises `ValueError`."""
+    if not _LONG_NUMBER.search(text):
+        try:
+            return orjson.loads(text)  # four times as fast, but 2**64 would become a float
+        except orjson.JSONDecodeError:
+            pass  # the other one says better what is wrong
     try:
-        found = json.loads(line, parse_int=_whole, parse_constant=_no_constant)
+        return json.loads(text, parse_int=_whole, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start + 1})") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from error
+    except RecursionError:
+        raise ValueError("not JSON that can be read: it is nested too deep") from None
+
+
+def event_of(found: Any) -> Event:
+    """The event of a document. Raises `EventError`."""
     if not isinstance(found, dict):
         raise EventError('not a JSON object; an event is {"event_type": ..., ...}')
     if unknown := sorted(found.keys() - _FIELDS):

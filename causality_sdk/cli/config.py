@@ -1,0 +1,74 @@
+"""`causality config`: each option as it is, and which layer it came from.
+
+Neighbours: `settings`. Invariant: the api key, values of headers and passwords are masked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import orjson
+
+from causality_sdk.cli.exits import INVALID
+from causality_sdk.cli.options import CommandWithClient, client_options, settings
+from causality_sdk.cli.output import output, output_options, table
+from causality_sdk.cli.settings import shown
+from causality_sdk.errors import ConfigError
+
+
+@click.command(
+    cls=CommandWithClient,
+    epilog="""\b
+Examples:
+  causality config
+  CAUSALITY_BATCH_SIZE=10 causality config --json
+  causality config --config ./causality.toml
+""",
+)
+@output_options
+@client_options
+def command() -> None:
+    """Show each option and where it comes from; the key masked.
+
+    A flag wins over the environment, the environment over the config file, the file over the
+    default. Exits with 1 if a client could not be made of it, and says why.
+    """
+    out = output()
+    options = settings()
+    problem = None
+    try:
+        options.config()
+    except ConfigError as error:
+        problem = str(error)
+    document: dict[str, Any] = {
+        "config_file": str(options.config_path),
+        "config_file_exists": options.config_path.exists(),
+        "problem": problem,
+        "options": {
+            name: {
+                "value": shown(name, setting.value),
+                "source": setting.source,
+                "from": setting.detail,
+            }
+            for name, setting in options.values.items()
+        },
+    }
+    rows = [
+        (name, _text(shown(name, setting.value)), " ".join((setting.source, setting.detail)))
+        for name, setting in options.values.items()
+    ]
+    there = "" if document["config_file_exists"] else " (not there)"
+    out.result(
+        document,
+        f"{table(rows, ('option', 'value', 'from'))}\n\nconfig file: {options.config_path}{there}",
+    )
+    if problem is not None:
+        out.problem(problem)
+        raise click.exceptions.Exit(INVALID)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value or "-"
+    return "-" if value is None else orjson.dumps(value).decode()

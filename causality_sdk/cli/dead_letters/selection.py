@@ -1,0 +1,83 @@
+"""Which dead letters a command is about.
+
+Neighbours: the commands of the group; `queue.selection` for files and filters. Invariant: a letter
+is changed only in the file in which it was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from causality_sdk.cli.exits import INVALID, CommandError
+from causality_sdk.cli.output import Output, count, printable
+from causality_sdk.cli.queue.selection import Filter, iso
+from causality_sdk.cli.queue_reader import QueueReader
+from causality_sdk.cli.surgery import confirm, refuse_live, taken
+from causality_sdk.dead_letters import DeadLetter, DeadLetters
+
+
+def letters(
+    path: Path, names: Collection[str], wanted: Filter | None = None
+) -> Iterator[DeadLetter]:
+    """Those of one file: all, or those of these numbers or keys; that pass the filter."""
+    with QueueReader(path) as reader:
+        for letter in reader.letters():
+            if names and not {str(letter.id), letter.idempotency_key or ""} & set(names):
+                continue
+            if wanted is None or wanted.passes(letter.event):
+                yield letter
+
+
+def document(path: Path, letter: DeadLetter) -> dict[str, Any]:
+    """A letter without its event, for `--json`."""
+    return {
+        "id": letter.id,
+        "idempotency_key": letter.idempotency_key,
+        "event_type": letter.event.get("event_type"),
+        "buried": iso(letter.buried_ms),
+        "buried_ms": letter.buried_ms,
+        "attempts": letter.attempts,
+        "status": letter.status,
+        "reason": letter.reason,
+        "file": str(path),
+    }
+
+
+def change(
+    files: list[Path],
+    names: tuple[str, ...],
+    wanted: Filter,
+    out: Output,
+    *,
+    verb: str,
+    question: str | None,
+    yes: bool,
+    dry_run: bool,
+    work: Callable[[DeadLetters, list[DeadLetter]], int],
+) -> None:
+    """Does `work` to the letters that are meant. Raises `CommandError`.
+
+    `verb`: what was done to them; `question`: asked before, with the number in front.
+    """
+    if not names and wanted.is_open and not yes and question is None:
+        raise click.UsageError("which? Name them by number or key, or with filters, or say --all")
+    refuse_live(files, f"changed ({verb})")
+    found = {path: list(letters(path, names, wanted)) for path in files}
+    total = sum(map(len, found.values()))
+    if names and not total:
+        raise CommandError(f"no dead letter {', '.join(map(printable, names))}", INVALID)
+    if dry_run:
+        out.summary({"dry_run": True, "matching": total}, f"{count(total)} would be {verb}")
+        return
+    if question is not None and total:
+        confirm(f"{question} {count(total)}? They cannot be brought back.", yes=yes)
+    done = 0
+    for path, chosen in found.items():
+        if chosen:
+            with taken(path, f"changed ({verb})") as queue:
+                done += work(DeadLetters(queue), chosen)
+    out.summary({"dry_run": False, verb.split()[0]: done}, f"{count(done)} {verb}")

@@ -1,0 +1,45 @@
+"""`causality dead-letters show`. Neighbour: `selection`. Invariant: nothing is written."""
+
+from __future__ import annotations
+
+import click
+import orjson
+
+from causality_sdk.cli.dead_letters.selection import document, letters
+from causality_sdk.cli.exits import INVALID, CommandError
+from causality_sdk.cli.options import CommandWithClient
+from causality_sdk.cli.output import output, output_options, printable
+from causality_sdk.cli.queue.selection import chosen_files, file_options
+
+
+@click.command(
+    cls=CommandWithClient,
+    epilog="""\b
+Examples:
+  causality dead-letters show 3
+  causality dead-letters show 01a1fd3f-a65a-7579-a2e3-f9b809e87fb8 --json
+""",
+)
+@click.argument("letter", metavar="NUMBER_OR_KEY")
+@output_options
+@file_options
+def command(letter: str) -> None:
+    """Show one dead letter: the event as it was tracked, and the server's words.
+
+    With several files, a number may stand for a letter in each; all are shown.
+    """
+    out = output()
+    found = False
+    for path in chosen_files():
+        for each in letters(path, (letter,)):
+            found = True
+            facts = document(path, each)
+            event = orjson.dumps(each.event, option=orjson.OPT_INDENT_2).decode()
+            out.result({**facts, "event": each.event}, event)
+            if not out.as_json:
+                out.note(
+                    f"letter {each.id} of {path}, refused {each.attempts} times, buried"
+                    f" {facts['buried']}: {each.status} {printable(each.reason)}"
+                )
+    if not found:
+        raise CommandError(f"no dead letter {printable(letter)}", INVALID)

@@ -1,0 +1,185 @@
+"""The arguments that say which events: on the command line itself, in a file, on standard input.
+
+Neighbours: `track` and `send` wear `event_options`; `event_source` reads files. Invariant: one
+source and no more, and nobody has to guess which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+
+from causality_sdk.cli.event_source import Entry, EventSource, Source
+from causality_sdk.cli.ndjson import parse_json
+from causality_sdk.errors import EventError
+from causality_sdk.event import Event
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class EventArguments:
+    """What was given."""
+
+    event_type: str | None
+    properties: tuple[str, ...]
+    properties_json: str | None
+    file: str | None
+    ndjson: str | None
+    user_id: str | None
+    session_id: str | None
+    device_id: str | None
+    timestamp: str | None
+    idempotency_key: str | None
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether there may be many events."""
+        return self.event_type is None
+
+    def source(self) -> Source:
+        """Opens it. Raises `UsageError`, `InputError` and, for the one event, `EventError`."""
+        given = [self.event_type, self.file, self.ndjson]
+        if sum(each is not None for each in given) != 1:
+            raise click.UsageError(
+                "give EVENT_TYPE and its properties, or --file, or --ndjson: one of the three"
+            )
+        if self.event_type is not None:
+            return SingleEvent(self._event(self.event_type))
+        if any((self.properties, self.properties_json, *self._fields().values())):
+            raise click.UsageError(
+                "properties, --user-id and the like belong to EVENT_TYPE; a file has its own"
+            )
+        if self.ndjson is not None:
+            return EventSource(self.ndjson, lines_only=True)
+        return EventSource(self.file or "")
+
+    def _fields(self) -> dict[str, str | None]:
+        return {
+            "user_id": self.user_id,
+            "session_id": self.session_id,
+            "device_id": self.device_id,
+            "timestamp": self.timestamp,
+            "idempotency_key": self.idempotency_key,
+        }
+
+    def _event(self, event_type: str) -> Event:
+        fields: dict[str, Any] = self._fields()
+        if self.timestamp is not None:
+            fields["timestamp"] = _timestamp(self.timestamp)
+        return Event(event_type, parse_properties(self.properties, self.properties_json), **fields)
+
+
+class SingleEvent:
+    """The event of the command line, as a source."""
+
+    is_stream = False
+
+    def __init__(self, event: Event) -> None:
+        self.name = ""
+        self.unit = "event"
+        self.length: int | None = None
+        self.bytes_read = 0
+        self._event = event
+
+    def chunks(self) -> Iterator[list[Entry]]:
+        """One chunk of one."""
+        yield [Entry(1, self._event)]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def event_options(command: _Command) -> _Command:
+    """Adds them; the command gets one argument, `events`."""
+    decorators = (
+        click.argument("event_type", required=False),
+        click.argument("properties", nargs=-1, metavar="[KEY=VALUE | KEY:=JSON]..."),
+        click.option(
+            "--properties", "properties_json", metavar="JSON", help="Properties, as one object."
+        ),
+        click.option("--user-id", help="Who did it."),
+        click.option("--session-id", help="In which session."),
+        click.option("--device-id", help="On which device."),
+        click.option(
+            "--timestamp",
+            metavar="TIME",
+            help="When: milliseconds since the epoch, or ISO 8601 with a zone.  [default: now]",
+        ),
+        click.option(
+            "--idempotency-key",
+            metavar="KEY",
+            help="For a replay: the server drops a key that it has seen.  [default: a new one]",
+        ),
+        click.option(
+            "--file",
+            metavar="FILE",
+            help="Events from a file: one, an array, or one a line; plain or gzip. - is standard"
+            " input.",
+        ),
+        click.option(
+            "--ndjson",
+            metavar="FILE",
+            help="The same, always read as one event a line, however long it is.",
+        ),
+    )
+    names = tuple(EventArguments.__dataclass_fields__)
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        given = {name: options.pop(name) for name in names}
+        return command(*args, events=EventArguments(**given), **options)
+
+    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+    # What decorators below this one have added so far.
+    wrapped.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    result: Any = wrapped
+    for decorator in reversed(decorators):
+        result = decorator(result)
+    return result  # type: ignore[no-any-return]
+
+
+def parse_properties(pairs: tuple[str, ...], whole: str | None = None) -> dict[str, Any]:
+    """`key=text` and `key:=json`, on top of one JSON object. Raises `EventError`."""
+    found: dict[str, Any] = {}
+    if whole is not None:
+        try:
+            found = parse_json(whole.encode())
+        except ValueError as error:
+            raise EventError(f"--properties is {error}") from error
+        if not isinstance(found, dict):
+            raise EventError("--properties must be a JSON object")
+    seen = set()
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        is_json = name.endswith(":")
+        name = name.removesuffix(":")
+        if not equals or not name:
+            raise EventError(f"property {pair!r} is neither key=value nor key:=json")
+        if name in seen:
+            raise EventError(f"property {name!r} is given twice")
+        seen.add(name)
+        found[name] = _json_value(name, text) if is_json else text
+    return found
+
+
+def _json_value(name: str, text: str) -> Any:
+    try:
+        return parse_json(text.encode())
+    except ValueError as error:
+        raise EventError(f"property {name!r} is {error}; for text use {name}=…") from error
+
+
+def _timestamp(text: str) -> datetime | int:
+    """Milliseconds, or a time with its zone."""
+    if text.isdigit():
+        return int(text)
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise EventError(
+            f"timestamp {text!r} is neither milliseconds nor ISO 8601 (2026-11-21T08:30:00Z)"
+        ) from None

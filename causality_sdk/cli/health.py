@@ -1,0 +1,106 @@
+"""`causality health`: one request to the server, besides any queue.
+
+Neighbours: `drain` for the wire, `opening` for the transport; `queue doctor` asks the same
+questions. Invariant: no queue is opened.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from causality_sdk.cli.drain import observed, wire_of
+from causality_sdk.cli.exits import REFUSED, RETRIES_EXHAUSTED, CommandError, delivery_code
+from causality_sdk.cli.options import CommandWithClient, client_options, settings
+from causality_sdk.cli.output import Output, output, output_options
+from causality_sdk.cli.track import warn_of_visible_key
+from causality_sdk.config import Config
+from causality_sdk.errors import TransportError
+from causality_sdk.opening import http_transport
+from causality_sdk.wire.base import Request, Response
+
+
+@click.command(
+    cls=CommandWithClient,
+    epilog="""\b
+Examples:
+  causality health
+  causality health --endpoint https://events.example.com --json
+""",
+)
+@output_options
+@client_options
+def command() -> None:
+    """Ask the server whether it is well.
+
+    Exits with 0 if it says so, with 2 if it answers that it will not, with 3 if there is no answer
+    or it may be well later.
+    """
+    out = output()
+    options = settings()
+    warn_of_visible_key(options, out)
+    # Which app asks does not matter.
+    config = options.config(logger=out.logger(), app_id=options["app_id"] or "health")
+    found = ask(config, out, Request(path=wire_of(config).health_path, method="GET", body=b""))
+    out.result(found.document(config), f"{config.endpoint}: {found.text}")
+    if found.error is not None:
+        raise click.exceptions.Exit(delivery_code(found.error))
+    if not found.ok:
+        later = found.status is not None and found.status >= 500
+        raise click.exceptions.Exit(RETRIES_EXHAUSTED if later else REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one request found out."""
+
+    seconds: float
+    response: Response | None = None
+    error: TransportError | None = None
+
+    @property
+    def status(self) -> int | None:
+        """Of HTTP; None without an answer."""
+        return None if self.response is None else self.response.status
+
+    @property
+    def ok(self) -> bool:
+        """Whether the answer is a 2xx."""
+        return self.status is not None and 200 <= self.status <= 299
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        if self.error is not None:
+            return str(self.error)
+        word = "well" if self.ok else "not well"
+        return f"{word}: {self.status} after {self.seconds * 1000:.0f} ms"
+
+    def document(self, config: Config) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "ok": self.ok,
+            "endpoint": config.endpoint,
+            "status": self.status,
+            "seconds": round(self.seconds, 4),
+            "error": None if self.error is None else str(self.error),
+            "reason": None if self.error is None else self.error.reason,
+        }
+
+
+def ask(config: Config, out: Output, request: Request) -> Answer:
+    """One attempt. Does not raise for the network."""
+    if not request.path:
+        raise CommandError(f"the destination {config.wire} has no address to ask for its health")
+    transport = observed(config, out) or http_transport(config, wire_of(config))
+    started = time.monotonic()
+    try:
+        response = transport.send(request, config.timeout)
+    except TransportError as error:
+        return Answer(time.monotonic() - started, error=error)
+    finally:
+        transport.close()
+    return Answer(time.monotonic() - started, response)

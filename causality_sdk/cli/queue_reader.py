@@ -1,0 +1,240 @@
+"""Reads a queue file that may be anybody's: a running service's, or a copy on a read-only medium.
+
+Neighbours: `queue_files`, and the commands that list and export. Invariant: the file is opened
+read-only, and no transaction is open while the caller does something with what it was given.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from causality_sdk import counters, schema
+from causality_sdk.cli.exits import InputError
+from causality_sdk.cli.holders import holder
+from causality_sdk.counters import Counters
+from causality_sdk.dead_letters import DeadLetter
+from causality_sdk.queue_file import is_sound
+from causality_sdk.schema import Destination
+
+PAGE_ROWS = 200
+_LETTERS = (
+    "SELECT id, payload, buried_ms, attempts, status, reason FROM dead_letters"
+    " WHERE id > ? ORDER BY id LIMIT ?"
+)
+
+
+class Stored(NamedTuple):
+    """One row that waits."""
+
+    id: int
+    payload: bytes
+    sound: bool
+    """Whether its checksum is right."""
+
+
+class Snapshot(NamedTuple):
+    """The state of a file at one moment."""
+
+    file_uuid: str
+    created_ms: int
+    destination: Destination
+    counters: Counters
+    tracked: int
+    pending: int
+    pending_bytes: int
+    oldest: bytes | None
+    """Payload of the first row."""
+    letters: int
+    last_letter: DeadLetter | None
+
+
+class QueueReader:
+    """One file, open for reading. A context manager. Raises `InputError` for what is no queue."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        if not path.is_file():
+            raise InputError(f"there is no queue file {path}")
+        try:
+            self._connection = self._open()
+        except sqlite3.Error as error:
+            self._forget_copy()
+            raise InputError(f"queue file {path} cannot be read ({error})") from error
+        except BaseException:
+            self._forget_copy()
+            raise
+
+    def snapshot(self) -> Snapshot:
+        """All of one moment."""
+        with _Failing(self.path):
+            self._connection.execute("BEGIN")  # a read transaction, for these few rows
+            try:
+                return self._snapshot()
+            finally:
+                self._connection.execute("COMMIT")
+
+    def rows(self) -> Iterator[Stored]:
+        """What waits, oldest first; what is added meanwhile is among it."""
+        after = 0
+        while rows := self._query(
+            "SELECT id, payload, crc FROM queue WHERE id > ? ORDER BY id LIMIT ?", after
+        ):
+            for row_id, payload, crc in rows:
+                yield Stored(row_id, _bytes(payload), is_sound(payload, crc))
+            after = rows[-1][0]
+
+    def letters(self) -> Iterator[DeadLetter]:
+        """The dead letters, oldest first."""
+        after = 0
+        while rows := self._query(_LETTERS, after):
+            for row in rows:
+                yield _letter(row)
+            after = rows[-1][0]
+
+    def check(self) -> str | None:
+        """What SQLite finds wrong with the file, or None. Reads all of it."""
+        try:
+            found = str(self._connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        except sqlite3.Error as error:
+            return str(error)
+        return None if found == "ok" else found
+
+    def close(self) -> None:
+        """Closes it."""
+        self._connection.close()
+        self._forget_copy()
+
+    def __enter__(self) -> QueueReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ inside
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect(self.path, "ro")
+        except sqlite3.OperationalError as error:
+            # With a log beside it SQLite needs to write the index of it, which a read-only medium
+            # does not let it; and a file that somebody owns cannot be copied consistently.
+            if holder(self.path).held or "locked" in str(error):
+                raise
+        return self._connect(self._copied(), "rw")
+
+    def _connect(self, path: Path, mode: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=schema.BUSY_SECONDS,
+            isolation_level=None,
+        )
+        try:
+            connection.execute("PRAGMA mmap_size=0")
+            connection.execute("PRAGMA trusted_schema=OFF")
+            self._check(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        found = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found != schema.APPLICATION_ID:
+            raise InputError(f"{self.path} is not a causality queue")
+        if version > schema.VERSION:
+            raise InputError(
+                f"queue file {self.path} was written by a newer causality-sdk (schema {version},"
+                f" this one knows {schema.VERSION}); upgrade this program"
+            )
+        if connection.execute("SELECT count(*) FROM state").fetchone()[0] != 1:
+            raise InputError(f"queue file {self.path} is damaged: its state row is missing")
+
+    def _copied(self) -> Path:
+        """A copy that SQLite may write to, with the log, without the index of the log."""
+        self._copy = tempfile.TemporaryDirectory(prefix="causality-")
+        copy = Path(self._copy.name) / self.path.name
+        try:
+            shutil.copyfile(self.path, copy)
+            log = self.path.with_name(self.path.name + "-wal")
+            if log.exists():
+                shutil.copyfile(log, copy.with_name(log.name))
+        except OSError as error:
+            raise InputError(
+                f"queue file {self.path} cannot be read where it is, nor copied to"
+                f" {copy.parent} ({error.strerror or error})"
+            ) from error
+        return copy
+
+    def _forget_copy(self) -> None:
+        if self._copy is not None:
+            self._copy.cleanup()
+            self._copy = None
+
+    def _query(self, query: str, after: int) -> list[tuple[Any, ...]]:
+        # fetchall: the read transaction ends here, before anything is printed
+        with _Failing(self.path):
+            return self._connection.execute(query, (after, PAGE_ROWS)).fetchall()
+
+    def _snapshot(self) -> Snapshot:
+        one = self._connection.execute
+        state = counters.load(self._connection)
+        file_uuid, created_ms, *destination = one(
+            "SELECT file_uuid, created_ms, endpoint, wire, key_fingerprint FROM state"
+        ).fetchone()
+        last_id, last_total = one("SELECT max(id), CAST(total AS INTEGER) FROM queue").fetchone()
+        last, total = max((state.mark, state.mark_total), (last_id or 0, last_total or 0))
+        oldest = one("SELECT payload FROM queue ORDER BY id LIMIT 1").fetchone()
+        letter = one(
+            _LETTERS.replace("id > ? ORDER BY id", "id > ? ORDER BY id DESC"), (0, 1)
+        ).fetchone()
+        return Snapshot(
+            file_uuid,
+            created_ms,
+            Destination(*destination),
+            state,
+            tracked=last - state.requeued,
+            pending=last - state.removed,
+            pending_bytes=total - state.removed_bytes,
+            oldest=None if oldest is None else _bytes(oldest[0]),
+            letters=one("SELECT count(*) FROM dead_letters").fetchone()[0],
+            last_letter=None if letter is None else _letter(letter),
+        )
+
+
+class _Failing:
+    """A database error inside is an `InputError` that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise InputError(
+                f"queue file {self._path} cannot be read ({error}); see causality queue doctor"
+            ) from error
+
+
+def _letter(row: tuple[Any, ...]) -> DeadLetter:
+    return DeadLetter(row[0], _bytes(row[1]), *row[2:])
+
+
+def _bytes(payload: object) -> bytes:
+    # A person's UPDATE can make text of it.
+    return payload if isinstance(payload, bytes) else str(payload).encode()

@@ -1,0 +1,75 @@
+"""Takes a queue file that nobody owns, for a command that changes it.
+
+Neighbours: `queue replay`, `queue purge`, `dead-letters requeue` and `delete`. Invariant: a file
+that a process owns is refused, with that process named; nobody's work is changed under it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from causality_sdk import ownership, schema
+from causality_sdk.cli.exits import FAILED, CommandError
+from causality_sdk.cli.holders import Holder, holder
+from causality_sdk.cli.queue_reader import QueueReader
+from causality_sdk.queue import Queue
+
+
+def refuse_live(paths: Sequence[Path], what: str) -> None:
+    """Raises `CommandError` if a process owns one of these files."""
+    for path in paths:
+        found = holder(path)
+        if found.held:
+            raise _is_owned(path, found, what)
+
+
+@contextmanager
+def taken(path: Path, what: str) -> Iterator[Queue]:
+    """The queue in a file that nobody owns; ours until the end of the block.
+
+    `what` is for the message: what cannot be done to a file in use. Raises `CommandError` and
+    `QueueError`.
+    """
+    with QueueReader(path) as reader:
+        destination = reader.snapshot().destination
+    lease = ownership.acquire(path)
+    if lease is None:
+        raise _is_owned(path, holder(path), what)
+    try:
+        # With the destination that it has: an empty file would follow ours.
+        schema.prepare(path, destination)
+        # No cap: what waits must not be evicted by the one who came to help.
+        queue = Queue(path, max_events=2**62, max_bytes=2**62)
+        try:
+            yield queue
+        finally:
+            queue.close()
+    finally:
+        lease.release()
+
+
+def shrink(queue: Queue) -> None:
+    """Gives the disk back what was removed."""
+    queue.checkpoint()
+    while queue.vacuum_step():
+        pass
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Asks on the terminal. Without one, `--yes` must say it. Raises `CommandError`."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CommandError(f"{question} Nobody is there to ask; say so with --yes")
+    if not click.confirm(question, err=True):
+        raise CommandError("nothing was changed")
+
+
+def _is_owned(path: Path, owner: Holder, what: str) -> CommandError:
+    hint = "it was stopped: continue it (SIGCONT) or end it" if owner.stopped else "stop it first"
+    return CommandError(f"{path} cannot be {what}: {owner.text} has it open; {hint}", FAILED)
