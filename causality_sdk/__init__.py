@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from causality_sdk.event import Event
     from causality_sdk.sigterm import exit_on_sigterm
-    from causality_sdk.stats import Delivered, Dropped, FlushReport, Health, Stats
+    from causality_sdk.stats import Delivered, Dropped, FlushReport, Health, QueueFileStats, Stats
 
 __all__ = [
     "CausalityError",
@@ -44,6 +44,7 @@ __all__ = [
     "FlushReport",
     "Health",
     "QueueError",
+    "QueueFileStats",
     "QueueFull",
     "ResponseError",
     "Stats",
@@ -58,7 +59,7 @@ _PLACES = {
     "dead_letters": ("DeadLetter", "DeadLetters"),
     "event": ("Event",),
     "sigterm": ("exit_on_sigterm",),
-    "stats": ("Delivered", "Dropped", "FlushReport", "Health", "Stats"),
+    "stats": ("Delivered", "Dropped", "FlushReport", "Health", "QueueFileStats", "Stats"),
 }
 _PLACE = {name: module for module, names in _PLACES.items() for name in names}
 

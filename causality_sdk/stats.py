@@ -12,6 +12,7 @@ from typing import Literal
 from causality_sdk.errors import DeliveryError
 
 SenderState = Literal["idle", "sending", "offline", "blocked"]
+OwnerState = Literal["free", "owned", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,24 @@ class FlushReport:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueFileStats:
+    """One queue file of the app, this process's or another's."""
+
+    path: str
+    bytes: int
+    """On disk, with its log."""
+    state: OwnerState
+    """`free` (whose owner has ended: a running process will adopt it), `owned`, or `stopped`: its
+    owner lives and was stopped by a signal."""
+    pid: int | None
+    """Of its owner, or of the last one."""
+    host: str
+    program: str
+    started_ms: int | None
+    """When its owner took it; milliseconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """One moment of a client. The counters are those of its queue file's whole life.
 
@@ -82,6 +101,8 @@ class Stats:
     last_error: str | None = None
     state: SenderState = "idle"
     queue_path: str = ""
+    files: tuple[QueueFileStats, ...] = ()
+    """All queue files of the app, in the order in which processes take them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,10 @@ from shell import KEY, NOWHERE, ROOT, Shell, ndjson
 
 from causality_sdk import Event, ownership
 from causality_sdk.cli.exits import InputError
-from causality_sdk.cli.holders import holder
 from causality_sdk.cli.queue._check_disk import NEEDED_BYTES, free_space
 from causality_sdk.cli.queue._check_server import clock_finding, key_finding
 from causality_sdk.cli.queue_reader import QueueReader
+from causality_sdk.holders import holder
 from causality_sdk.testing import LoopbackCollector
 
 NEEDS_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and users of POSIX")
@@ -199,7 +199,7 @@ class TestOwners:
 
     @NEEDS_ROOT
     def test_a_lock_that_proc_does_not_show_is_found_by_trying(self, shell: Shell) -> None:
-        from causality_sdk.cli import holders
+        from causality_sdk import holders
 
         fill(shell)
         lock = ownership.lock_path(shell.queue)
@@ -286,6 +286,7 @@ class TestListAndExport:
             assert process.stdout is not None
             process.stdout.readline()  # and no more: its pipe is full, and it waits
             client.track_many([Event("b", {"n": n}) for n in range(100)])
+            assert client._pipeline is not None
             assert client._pipeline.queue.checkpoint()
             rest = process.stdout.read().splitlines()
             process.stdout.close()

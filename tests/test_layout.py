@@ -41,7 +41,7 @@ PACKTRACK = {"wire.base", "wire.packtrack"}
 REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
 ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "events.*"}
-ALL |= {"packtrack", "packtrack.*"}
+ALL |= {"holders", "packtrack", "packtrack.*"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": {"client", "config", "dead_letters", "event", "errors", "sigterm", "stats"},
     "__main__": {"cli"},
@@ -55,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "claim": {"errors", "forking", "ownership", "schema"},
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL | {"cli", "cli.*", "counters", "option_checks", "testing", "testing.*"},
-    "client": ABOVE_CLIENT | {"pipeline"},
+    "client": ABOVE_CLIENT | {"holders", "pipeline"},
     "committer": {"client", "errors", "replies"},
     "config": {"errors", "option_checks"},
     "context": set(),
@@ -70,6 +70,7 @@ ALLOWED: dict[str, set[str]] = {
     "flushing": {"errors", "stats", "wakeup"},
     "forking": set(),
     "group_commit": {"errors"},
+    "holders": {"ownership", "stats"},
     "hooks": {"stats"},
     "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
     "installation": {"errors"},
@@ -146,6 +147,7 @@ PUBLIC = {
     "EventError",
     "FlushReport",
     "QueueError",
+    "QueueFileStats",
     "QueueFull",
     "ResponseError",
     "Stats",

@@ -15,8 +15,8 @@ import orjson
 
 from causality_sdk import ownership
 from causality_sdk.cli.exits import InputError
-from causality_sdk.cli.holders import Holder, holder
 from causality_sdk.cli.queue_reader import QueueReader, Snapshot
+from causality_sdk.holders import Holder, holder
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from causality_sdk import counters, schema
 from causality_sdk.cli.exits import InputError
-from causality_sdk.cli.holders import holder
 from causality_sdk.counters import Counters
 from causality_sdk.dead_letters import DeadLetter
+from causality_sdk.holders import holder
 from causality_sdk.queue_file import is_sound
 from causality_sdk.schema import Destination
 

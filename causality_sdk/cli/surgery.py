@@ -15,8 +15,8 @@ import click
 
 from causality_sdk import ownership, schema
 from causality_sdk.cli.exits import FAILED, CommandError
-from causality_sdk.cli.holders import Holder, holder
 from causality_sdk.cli.queue_reader import QueueReader
+from causality_sdk.holders import Holder, holder
 from causality_sdk.queue import Queue
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import click
 
 from causality_sdk.cli.exits import UNREADABLE
-from causality_sdk.cli.holders import since
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import age, output, output_options, printable, size
 from causality_sdk.cli.queue.selection import chosen_files, file_options
 from causality_sdk.cli.queue_files import FileReport, report
+from causality_sdk.holders import since
 
 
 @click.command(

@@ -1,7 +1,7 @@
 """Who holds a queue file at this moment, found out without disturbing anybody.
 
-Neighbours: `ownership` makes the locks and writes who owns them; `queue_files` and `surgery` ask
-here. Invariant: nothing is written, and no lock is taken that could turn an owner away for longer
+Neighbours: `ownership` makes the locks and writes who owns them; `Client.stats()` and the command
+line ask here. Invariant: nothing is written, and no lock is taken that could turn an owner away for longer
 than a look takes.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from causality_sdk import ownership
+from causality_sdk.stats import OwnerState, QueueFileStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Holder:
     """Whether it was stopped (SIGSTOP, Ctrl-Z): it owns the file and does nothing."""
 
     @property
-    def state(self) -> str:
+    def state(self) -> OwnerState:
         """`free`, `owned` or `stopped`."""
         if not self.held:
             return "free"
@@ -168,3 +169,25 @@ def since(holder: Holder) -> float | None:
     if holder.started_ms is None:
         return None
     return max(0.0, time.time() - holder.started_ms / 1000)
+
+
+def files_of(base: Path) -> tuple[QueueFileStats, ...]:
+    """All queue files of the app whose first file is `base`, and who owns each."""
+    return tuple(_file_stats(path) for path in ownership.existing(base))
+
+
+def _file_stats(path: Path) -> QueueFileStats:
+    found = holder(path)
+    size = 0
+    for file in (path, path.with_name(path.name + "-wal")):
+        with suppress(OSError):
+            size += file.stat().st_size  # stat only: a close would drop SQLite's locks
+    return QueueFileStats(
+        path=str(path),
+        bytes=size,
+        state=found.state,
+        pid=found.pid,
+        host=found.host,
+        program=found.program,
+        started_ms=found.started_ms,
+    )
