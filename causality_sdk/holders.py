@@ -1,8 +1,8 @@
 """Who holds a queue file at this moment, found out without disturbing anybody.
 
 Neighbours: `ownership` makes the locks and writes who owns them; `Client.stats()` and the command
-line ask here. Invariant: nothing is written, and no lock is taken that could turn an owner away for longer
-than a look takes.
+line ask here. Invariant: nothing is written, and no lock is taken that could turn an owner away for
+longer than a look takes.
 """
 
 from __future__ import annotations
