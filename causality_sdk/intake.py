@@ -128,7 +128,8 @@ class Intake(QueueFile):
         try:
             full = True
             while full:
-                with self._exclusive:
+                self._check_reentry()
+                with self._lock, self._guard:
                     full = self.wal.is_full(2 * cost)
                     if not full:
                         self._append_tickets_locked(tickets, cost)
@@ -174,7 +175,8 @@ class Intake(QueueFile):
             part = _part(payloads, written, limit)
             cost = wal.bulk_cost(map(len, part))
             try:
-                with self._exclusive:
+                self._check_reentry()
+                with self._lock, self._guard:
                     if refuse:
                         self._refuse_locked(len(payloads), size)
                         refuse = False

@@ -71,9 +71,14 @@ def acquire(path: Path) -> Lease | None:
 
     Raises `QueueError` when the lock file cannot be made.
     """
-    from filelock import FileLock, Timeout  # 40 ms that `import causality_sdk` need not pay
-
     target = lock_path(path)
+    try:
+        from filelock import FileLock, Timeout  # 40 ms that `import causality_sdk` need not pay
+    except RuntimeError as error:  # Python 3.10 loads no thread pools in an atexit hook
+        raise QueueError(
+            f"lock file {target} cannot be used while the interpreter shuts down ({error}); make"
+            " the first client earlier"
+        ) from error
     lock = FileLock(
         str(target),
         timeout=0,

@@ -81,7 +81,8 @@ class Queue(Intake):
                 self._in_flight = (rows[0][0], rows[-1][0]) if rows else (0, 0)
 
     def _account_for_purged(self) -> None:
-        with self._exclusive:
+        self._check_reentry()
+        with self._lock, self._guard:
             if self._seems_purged_locked():
                 self._recount_locked(self._writer)
 
@@ -101,7 +102,8 @@ class Queue(Intake):
         removed = 0
         remaining = iter(rows)
         while part := list(islice(remaining, SLICE_ROWS)):
-            with self._exclusive:
+            self._check_reentry()
+            with self._lock, self._guard:
                 removed += self._remove_slice_locked(part, name)
         return removed
 
@@ -138,7 +140,8 @@ class Queue(Intake):
 
     def _set_aside(self, row_id: int, payload: object, crc: object) -> None:
         """Moves a corrupt row out of the way. Its size may be wrong, its count is not."""
-        with self._exclusive:
+        self._check_reentry()
+        with self._lock, self._guard:
             state = self._counters.copy()
             with self._transaction_locked(self._reader):
                 # Its own length cannot be believed; the running totals around it can.

@@ -55,7 +55,6 @@ class QueueFile:
         # All of them re-entrant: a signal handler may track an event in the middle of anything.
         self._lock = threading.RLock()
         self._guard = _Guard(self)
-        self._exclusive = _Exclusive(self)
         self.log_trouble: QueueError | None = None  # set by append, reported by the sender
         # A slice of a peek holds it, and the checkpoint that must not meet a reader. A database in
         # memory has one connection only: there peeking takes the lock itself.
@@ -152,7 +151,8 @@ class QueueFile:
 
         For what neither appends nor settles: dead letters, and purges. Gives what `work` gives.
         """
-        with self._exclusive:
+        self._check_reentry()
+        with self._lock, self._guard:
             change = Change(self._writer, self._counters.copy(), self._last_id, self._last_total)
             with self._transaction_locked(self._writer):
                 result = work(change)
@@ -275,7 +275,11 @@ class QueueFile:
         return any(is_held_here(lock) for lock in locks) or self.wal.is_entered_here
 
     def _check_reentry(self) -> None:
-        """Raises `Reentered` where a second write would come into the middle of the first."""
+        """Raises `Reentered` where a second write would come into the middle of the first.
+
+        Beside the lock, not inside of a class around both: a handler that raises between the
+        acquire and the end of an `__enter__` in Python would leave the lock held for ever.
+        """
         if is_held_here(self._lock):
             raise self._reentered()
 
@@ -351,31 +355,6 @@ class _Guard:
             self._file._torn = True
         if isinstance(error, sqlite3.Error):
             raise self._file._trouble("read", error) from error
-
-
-class _Exclusive:
-    """The lock and the guard, for what takes more than one statement.
-
-    Raises `Reentered` where the thread is in here already.
-    """
-
-    def __init__(self, file: QueueFile) -> None:
-        self._file = file
-
-    def __enter__(self) -> None:
-        self._file._check_reentry()
-        self._file._lock.acquire()
-        try:
-            self._file._guard.__enter__()
-        except BaseException:
-            self._file._lock.release()
-            raise
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        try:
-            self._file._guard.__exit__(kind, error, trace)
-        finally:
-            self._file._lock.release()
 
 
 class _Transaction:

@@ -51,6 +51,8 @@ class Connection(sqlite3.Connection):
     warn about that with text on stderr, in programs that turn warnings on.
     """
 
+    _pid: int | None = None  # a signal handler may raise before it is set
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._pid = os.getpid()

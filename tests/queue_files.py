@@ -25,6 +25,14 @@ def payloads(path: Path) -> Iterator[bytes]:
             yield bytes(payload)
 
 
+def _is_spent(path: Path) -> bool:
+    """Whether another file takes over this one's counters; it only has to go then."""
+    try:
+        return schema.heir(path) is not None
+    except sqlite3.OperationalError:  # no tables yet
+        return False
+
+
 def drain(directory: Path, app_id: str, endpoint: str) -> None:
     """Delivers what is left in the files of `directory`, each by a client of its own.
 
@@ -32,9 +40,7 @@ def drain(directory: Path, app_id: str, endpoint: str) -> None:
     """
     for path in queue_files(directory):
         left = len(list(payloads(path)))
-        if (
-            path.stat().st_size and schema.heir(path) is not None
-        ):  # its heir has counted it, and was killed before the end
+        if _is_spent(path):
             assert left == 0, path
             continue
         with Client(
