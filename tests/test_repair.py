@@ -191,6 +191,7 @@ class TestTheDatabase:
         template, events = in_database
         copy(template, path)
         tell(path, "DROP TABLE adopted")
+        tell(path, "ALTER TABLE state DROP COLUMN heir")
         tell(path, "DELETE FROM _sqlite_migrations WHERE name = 'm002_adopted'")
         tell(path, "PRAGMA user_version=1")
         overwrite(path, page_of(path, events[300]) * PAGE, bytes(PAGE))
