@@ -15,6 +15,10 @@ class QueueDamaged(QueueError):
     """A queue file is damaged. Never seen by callers: it is repaired."""
 
 
+class LogBroken(QueueDamaged):
+    """Only the log has a gap. A power cut leaves one, too: the disk need not be at fault."""
+
+
 def is_damage(error: BaseException) -> bool:
     """Whether the bytes of the file are wrong. A full disk, an I/O error, a lock are not that."""
     # SQLITE_CORRUPT and SQLITE_NOTADB come as the very class that all others derive from.

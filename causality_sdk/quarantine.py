@@ -56,12 +56,19 @@ def set_aside(path: Path) -> None:
     sync_directory(path.parent)
 
 
-def conclude(path: Path) -> Path | None:
+def conclude(path: Path, *, is_kept: bool = True) -> Path | None:
     """Keeps a part of the salvaged file under a name of its own, and forgets older ones.
+
+    Or, with `is_kept` false, forgets it.
 
     Gives that name; None if nothing could be kept. What fails here is done the next time.
     """
     aside = damaged_path(path)
+    if not is_kept:
+        with suppress(OSError):
+            for suffix in reversed(_SUFFIXES):
+                beside(aside, suffix).unlink(missing_ok=True)
+        return None
     kept = _free_name(path)
     with suppress(OSError):
         _cut(aside)

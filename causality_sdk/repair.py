@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from causality_sdk import quarantine, salvage, schema
-from causality_sdk.damage import QueueDamaged
+from causality_sdk.damage import LogBroken, QueueDamaged
 from causality_sdk.errors import QueueError
 from causality_sdk.salvage import Known, Salvaged
 from causality_sdk.schema import Destination
@@ -43,7 +43,8 @@ def prepare(
     try:
         return schema.prepare(path, destination, retarget=retarget), done
     except QueueDamaged as damaged:
-        done = rebuild(path, destination, str(damaged))
+        is_kept = not isinstance(damaged, LogBroken)
+        done = rebuild(path, destination, str(damaged), is_kept=is_kept)
         return schema.prepare(path, destination, retarget=retarget), done
 
 
@@ -55,8 +56,17 @@ def quarantine_again(path: Path) -> None:
         raise _postponed(path, error) from error
 
 
-def rebuild(path: Path, destination: Destination, cause: str, known: Known | None = None) -> Repair:
+def rebuild(
+    path: Path,
+    destination: Destination,
+    cause: str,
+    known: Known | None = None,
+    *,
+    is_kept: bool = True,
+) -> Repair:
     """Salvages the file that was set aside and puts the fresh one at `path`.
+
+    `is_kept`: the damaged one is kept for a look.
 
     Raises `QueueError` where there is no room for it; the same again later, then.
     """
@@ -72,7 +82,7 @@ def rebuild(path: Path, destination: Destination, cause: str, known: Known | Non
         quarantine.sync_directory(path.parent)
     except (OSError, sqlite3.Error) as error:
         raise _postponed(path, error) from error
-    kept = quarantine.conclude(path)
+    kept = quarantine.conclude(path, is_kept=is_kept)
     return Repair(_report(path, cause, found, kept, time.monotonic() - started), found.lost)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causality_sdk import counters, quarantine, recognition
-from causality_sdk.damage import QueueDamaged, is_damage
+from causality_sdk.damage import LogBroken, QueueDamaged, is_damage
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import OPENING
 from causality_sdk.pages import Log
@@ -151,7 +151,8 @@ def _prepare(
                     if not is_sure and not _was_ours(path):
                         raise _foreign(path, f"it is a damaged database ({error})") from error
                     # Before the connection closes: it would move the log, and delete it.
-                    raise _damaged(path, str(error)) from error
+                    kind = LogBroken if isinstance(error, LogBroken) else QueueDamaged
+                    raise _damaged(path, str(error), kind) from error
                 raise
     except (sqlite3.Error, OSError) as error:
         if isinstance(error, QueueError):
@@ -172,11 +173,11 @@ def heir(path: Path) -> str | None:
     return found
 
 
-def _damaged(path: Path, what: str) -> QueueDamaged:
+def _damaged(path: Path, what: str, kind: type[QueueDamaged] = QueueDamaged) -> QueueDamaged:
     """Sets the file aside, for `repair`."""
     with suppress(PermissionError if os.name == "nt" else FileNotFoundError):
         quarantine.set_aside(path)
-    return QueueDamaged(what)
+    return kind(what)
 
 
 def _open_log(path: Path, stack: ExitStack) -> Log | None:
@@ -199,7 +200,7 @@ def _check_log(connection: sqlite3.Connection, log: Log) -> None:
     # What it moves it would move when the connection closes. Not RESTART: the log must stay.
     taken = max(0, connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
     if taken < promised and log.last_sound_commit(taken) > taken:
-        raise QueueDamaged(f"frame {taken + 1} of its log is wrong, and more come behind it")
+        raise LogBroken(f"frame {taken + 1} of its log is wrong, and more come behind it")
 
 
 def _look(connection: sqlite3.Connection) -> None:

@@ -317,15 +317,25 @@ class TestTheQuarantine:
     def test_a_small_one_is_kept_whole_with_its_log(
         self, in_log: tuple[Path, list[bytes]], path: Path
     ) -> None:
-        template, _ = in_log
-        copy(template, path)
-        overwrite(wal(path), 32 + 5 * FRAME, bytes(FRAME))
+        copy(in_log[0], path)
+        overwrite(path, 18, bytes(2))
         log = wal(path).read_bytes()
         with Life(path):
             (kept,) = quarantine.kept_files(path)
             assert wal(kept).read_bytes() == log
         if os.name != "nt":
             assert kept.stat().st_mode & 0o777 == 0o600
+
+    def test_a_gap_in_the_log_alone_is_reported_and_not_kept(
+        self, in_log: tuple[Path, list[bytes]], path: Path
+    ) -> None:
+        """A power cut leaves one, too."""
+        copy(in_log[0], path)
+        overwrite(wal(path), 32 + 5 * FRAME, bytes(FRAME))
+        with Life(path) as life:
+            assert len(life.repairs) == 1
+            assert not quarantine.damaged_path(path).exists()
+            assert quarantine.kept_files(path) == []
 
 
 KILLED_REPAIR = """
