@@ -1,7 +1,7 @@
 """Delivers what dead processes left: takes one orphan at a time, drains it, removes it.
 
 Neighbours: the sender calls `step` in between its own batches and tells when; `ownership` and
-`schema` find the file, `inheritance` moves what its owner had counted. All on the sender's thread.
+`repair` find the file, `inheritance` moves what its owner had counted. All on the sender's thread.
 Invariant: an orphan is written to only with its lease, and removed only when it is empty and its
 counters are part of our own file.
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from causality_sdk import inheritance, ownership, schema
+from causality_sdk import inheritance, ownership, quarantine, repair
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import is_inherited
 from causality_sdk.ownership import Lease
@@ -155,13 +155,16 @@ class Adoption:
             return None  # its owner lives
         try:
             # Removed between the listing and the lock, it must not be made anew.
-            found = path.exists() and schema.prepare(path, self._destination, retarget=False)
+            found, done = None, None
+            if path.exists() or quarantine.is_waiting(path):
+                found, done = repair.prepare(path, self._destination, retarget=False)
             if found != self._destination:
                 if found:
                     self._put_off[path] = self._clock() + PUT_OFF_SECONDS
                 lease.release()
                 return None
             queue = self._open_queue(path)
+            queue.repair = done
         except BaseException:
             lease.release()
             raise

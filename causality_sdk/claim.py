@@ -1,7 +1,7 @@
 """Takes the first queue file that nobody owns and that is meant for our destination.
 
-Neighbours: `ownership` locks, `schema` looks inside. Invariant: a file is opened only after it was
-locked, and let go again when its events are meant for somebody else.
+Neighbours: `ownership` locks, `repair` looks inside and mends. Invariant: a file is opened only
+after it was locked, and let go again when its events are meant for somebody else.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from causality_sdk import ownership, schema
+from causality_sdk import filesystem, ownership, repair, schema
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import is_inherited
+from causality_sdk.repair import Repair
 from causality_sdk.schema import Destination
 
 
@@ -22,16 +23,19 @@ class Claim(NamedTuple):
     lease: ownership.Lease
     others: tuple[Path, ...]
     """Free files of another destination. What is in them stays until somebody asks for it."""
+    repair: Repair | None = None
+    """Of the file, if it was damaged."""
 
 
 def claim(base: Path, destination: Destination, *, take_over: bool = False) -> Claim:
     """The first of `base` and its siblings that is free and has our destination, or is new.
 
     With `take_over` the first that is free, whatever its destination was; it has ours then.
-    Raises `QueueError` where a file cannot be used; a file that is damaged or foreign is not
-    passed over silently.
+    A damaged file is repaired. Raises `QueueError` where a file cannot be used; one that is
+    foreign is not passed over silently.
     """
     schema.make_directory(base.parent)
+    filesystem.refuse_network(base)
     others: list[Path] = []
     for path in ownership.siblings(base):
         if is_inherited(path):
@@ -40,7 +44,7 @@ def claim(base: Path, destination: Destination, *, take_over: bool = False) -> C
         if lease is None:
             continue
         try:
-            found = schema.prepare(path, destination)
+            found, done = repair.prepare(path, destination)
             spent = schema.heir(path) is not None
             if found != destination and take_over and not spent:
                 found = schema.take_over(path, destination)
@@ -48,7 +52,7 @@ def claim(base: Path, destination: Destination, *, take_over: bool = False) -> C
             lease.release()
             raise
         if found == destination and not spent:
-            return Claim(lease, tuple(others))
+            return Claim(lease, tuple(others), done)
         lease.release()
         if spent:
             continue  # whoever has counted it removes it; what came into it now would be lost

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import quote
 
-from causality_sdk.errors import ConfigError
+from causality_sdk.errors import ConfigError, QueueError
 from causality_sdk.option_checks import (
     HEADER_NAME,
     HEADER_VALUE,
@@ -275,7 +275,10 @@ class Config:
 
     @property
     def resolved_queue_path(self) -> Path:
-        """`queue_path`, or the default: `<user data dir>/causality/<app_id>/queue.db`."""
+        """`queue_path`, or the default: `<user data dir>/causality/<app_id>/queue.db`.
+
+        Raises `QueueError` where this user has no home directory.
+        """
         if self.queue_path is not None:
             return self.queue_path
         return default_queue_path(self.app_id)
@@ -301,7 +304,16 @@ def default_queue_path(app_id: str) -> Path:
         name = f"%{ord(name[0]):02X}{name[1:]}"
     if name.strip(". ") == "" or name.endswith((".", " ")):
         name = name.replace(".", "%2E").replace(" ", "%20")
-    return Path(platformdirs.user_data_dir("causality", appauthor=False)) / name / "queue.db"
+    try:
+        directory = Path(platformdirs.user_data_dir("causality", appauthor=False))
+    except RuntimeError:  # of newer releases; older ones leave a "~" in it
+        directory = Path("~")
+    if not directory.is_absolute():  # a container with a random uid
+        raise QueueError(
+            "there is no home directory to keep the queue in (HOME is not set and this user has no"
+            " passwd entry); give queue_path, or set CAUSALITY_QUEUE_PATH"
+        )
+    return directory / name / "queue.db"
 
 
 def _parser(spec: Field[Any]) -> Callable[[str, str], Any] | None:

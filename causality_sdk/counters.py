@@ -69,14 +69,17 @@ class Counters:
 COUNTED = tuple(spec.name for spec in fields(Counters) if not spec.name.startswith("mark"))
 """The fields that count events or bytes; the others are ids."""
 
-_COLUMNS = tuple(spec.name for spec in fields(Counters))
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM state"  # noqa: S608 - our own field names
-_UPDATE = f"UPDATE state SET {', '.join(f'{name} = ?' for name in _COLUMNS)}"  # noqa: S608
+COLUMNS = tuple(spec.name for spec in fields(Counters))
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM state"  # noqa: S608 - our own field names
+_UPDATE = f"UPDATE state SET {', '.join(f'{name} = ?' for name in COLUMNS)}"  # noqa: S608
 
 
 def load(connection: sqlite3.Connection) -> Counters:
-    """The counters of an open queue file."""
-    return Counters(*connection.execute(_SELECT).fetchone())
+    """The counters of an open queue file. Raises `sqlite3.Error`, also if they are no numbers."""
+    row = connection.execute(_SELECT).fetchone()
+    if row is None or not all(type(value) is int for value in row):
+        raise sqlite3.DatabaseError("its state row is not what was written")
+    return Counters(*row)
 
 
 def store_locked(connection: sqlite3.Connection, counters: Counters) -> None:

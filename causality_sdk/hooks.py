@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 _REASONS = {
     "max_queue_events": "the queue is full (max_queue_events) and drops the oldest events",
     "max_queue_bytes": "the queue is full (max_queue_bytes) and drops the oldest events",
-    "corrupt": "rows with a wrong CRC were set aside in the table corrupt_rows",
+    "corrupt": "events were damaged on the disk, and are lost; see the table corrupt_rows",
     "purged": "events were removed from the queue by hand",
     "buffer_full": "the disk takes no events and the buffer in memory is full; the oldest are lost",
 }

@@ -56,6 +56,7 @@ def open_queue(config: Config, wire: Wire, hooks: Hooks) -> tuple[Queue, Lease |
         )
         try:
             queue = queue_at(config, claimed.lease.path)
+            queue.repair = claimed.repair
         except BaseException:
             claimed.lease.release()
             raise

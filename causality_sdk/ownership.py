@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -35,15 +36,25 @@ def siblings(base: Path) -> Iterator[Path]:
 
 
 def existing(base: Path) -> list[Path]:
-    """Those of the siblings of `base` that exist, in their order. Empty if none can be listed."""
-    name = re.compile(re.escape(base.stem) + r"(?:\.([1-9][0-9]{0,2}))?" + re.escape(base.suffix))
-    found = []
+    """Those of the siblings of `base` that exist, in their order. Empty if none can be listed.
+
+    One that was set aside as damaged, and is not repaired yet, is among them.
+    """
+    name = re.compile(
+        re.escape(base.stem)
+        + r"(?:\.([1-9][0-9]{0,2}))?"
+        + re.escape(base.suffix)
+        + r"(?:\.damaged)?"
+    )
+    found = set()
     try:
         with os.scandir(base.parent) as entries:
             for entry in entries:
                 match = name.fullmatch(entry.name)
                 if match is not None:
-                    found.append((int(match[1] or 0), base.parent / entry.name))
+                    found.add(
+                        (int(match[1] or 0), base.parent / entry.name.removesuffix(".damaged"))
+                    )
     except OSError:
         return []
     return [path for _, path in sorted(found)]
@@ -60,6 +71,14 @@ class Lease:
     def __init__(self, path: Path, lock: BaseFileLock) -> None:
         self.path = path
         self._lock = lock
+        self._identity = _identity(lock_path(path))
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the lock file is still there. One that was deleted keeps nobody out: somebody
+        else may hold a new one of its name.
+        """
+        return self._identity is not None and _identity(lock_path(self.path)) == self._identity
 
     def release(self) -> None:
         """Gives the file up. May be called twice, from any thread."""
@@ -72,6 +91,7 @@ def acquire(path: Path) -> Lease | None:
     Raises `QueueError` when the lock file cannot be made.
     """
     target = lock_path(path)
+    _check_place(target)
     try:
         from filelock import FileLock, Timeout  # 40 ms that `import causality_sdk` need not pay
     except RuntimeError as error:  # Python 3.10 loads no thread pools in an atexit hook
@@ -100,6 +120,19 @@ def acquire(path: Path) -> Lease | None:
     return Lease(path, lock)
 
 
+def _check_place(target: Path) -> None:
+    """Refuses what cannot be a lock file: a link would lock a file elsewhere, a FIFO may hang."""
+    try:
+        mode = target.lstat().st_mode
+    except OSError:  # mostly: not there yet
+        return
+    if not stat.S_ISREG(mode):
+        raise QueueError(
+            f"lock file {target} is not a regular file; it was left as it is. Move it away, or give"
+            " another queue_path"
+        )
+
+
 def owner(path: Path) -> dict[str, Any]:
     """What the last owner of `path` wrote about itself: pid, host, started_ms. Empty if nothing.
 
@@ -110,6 +143,14 @@ def owner(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return signed if isinstance(signed, dict) else {}
+
+
+def _identity(target: Path) -> tuple[int, int] | None:
+    try:
+        info = target.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _sign(target: Path) -> None:

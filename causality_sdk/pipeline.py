@@ -20,7 +20,9 @@ from causality_sdk.config import Config
 from causality_sdk.courier import Courier
 from causality_sdk.forking import leak
 from causality_sdk.hooks import Hooks
+from causality_sdk.mending import Mender
 from causality_sdk.opening import destination, http_transport, open_queue, queue_at, release
+from causality_sdk.ownership import Lease
 from causality_sdk.pacer import Pace, Pacer
 from causality_sdk.queue import Queue
 from causality_sdk.rate import Rate
@@ -39,7 +41,7 @@ class Pipeline:
     def __init__(self, config: Config, wire: Wire, buffer: Buffer, *, forked: bool = False) -> None:
         hooks = _hooks(config)
         self._logger: logging.Logger = config.logger
-        self.queue, self.lease = open_queue(config, wire, hooks)
+        self.queue, lease = open_queue(config, wire, hooks)
         self.buffer = buffer
         queue = self.queue
         buffer.attach(queue.append_many, lambda: queue.is_entered_here)
@@ -49,11 +51,15 @@ class Pipeline:
         self._forked = forked
         self._made: Transport | None = None  # by the first attempt: it loads requests
         self.sender = self._sender(self.queue, hooks, buffer)
-        if self.lease is not None:
+        self._mender: Mender | None = None  # a queue in memory needs none
+        if lease is not None:
+            base, meant_for = config.resolved_queue_path, destination(config, wire)
+            self._mender = Mender(self.queue, lease, base, meant_for, time.monotonic)
+            self.sender.mender = self._mender
             self.sender.adoption = Adoption(
                 self.queue,
-                config.resolved_queue_path,
-                destination(config, wire),
+                base,
+                meant_for,
                 open_queue=lambda path: queue_at(config, path),
                 open_drain=self._drain,
                 clock=time.monotonic,
@@ -103,7 +109,15 @@ class Pipeline:
 
     def _drain(self, orphan: Queue) -> Sender:
         """A sender without a thread, for a file that is adopted. Outages are told by ours."""
-        return self._sender(orphan, _hooks(self._config), tells=False)
+        drain = self._sender(orphan, _hooks(self._config), tells=False)
+        meant_for = destination(self._config, self._wire)
+        drain.mender = Mender(orphan, None, None, meant_for, time.monotonic)
+        return drain
+
+    @property
+    def lease(self) -> Lease | None:
+        """Of the file that the queue is in now; None for one in memory."""
+        return None if self._mender is None else self._mender.lease
 
     def shut_down(self, timeout: float) -> None:
         """One last attempt, then the end of the sender, within `timeout` seconds. Idempotent."""

@@ -13,17 +13,21 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 from zlib import crc32
 
 from causality_sdk import counters, schema, wal
 from causality_sdk.counters import COUNTED, Counters
+from causality_sdk.damage import is_damage
 from causality_sdk.errors import QueueError, QueueFull
 from causality_sdk.forking import OPENING, Inherited, leak, note_inherited, register_queue
 from causality_sdk.wakeup import is_held_here
+
+if TYPE_CHECKING:
+    from causality_sdk.repair import Repair
 
 Row: TypeAlias = tuple[int, bytes]
 """Id and payload."""
@@ -56,20 +60,27 @@ class QueueFile:
         self._lock = threading.RLock()
         self._guard = _Guard(self)
         self.log_trouble: QueueError | None = None  # set by append, reported by the sender
+        self.damage: str | None = None  # what is wrong with the file's bytes; mended by the sender
+        self.repair: Repair | None = None  # what became of the file before; told by the sender
+        self._identity: tuple[object, object] = (None, None)  # of the files that are open
+        self._power_safe = power_safe
+        self._busy_seconds = busy_seconds
         # A slice of a peek holds it, and the checkpoint that must not meet a reader. A database in
         # memory has one connection only: there peeking takes the lock itself.
         memory = path == schema.MEMORY
         self._reading = self._lock if memory else threading.RLock()
         self.wal = wal.Wal(path, self._lock, nullcontext() if memory else self._reading, clock)
         with OPENING:
-            self._open(power_safe=power_safe, busy_seconds=busy_seconds)
+            self._open()
             register_queue(self)
 
-    def _open(self, *, power_safe: bool, busy_seconds: float) -> None:
+    def _open(self) -> None:
         path = self.path
         try:
             self._writer = schema.connect(
-                path, synchronous="FULL" if power_safe else "NORMAL", busy_seconds=busy_seconds
+                path,
+                synchronous="FULL" if self._power_safe else "NORMAL",
+                busy_seconds=self._busy_seconds,
             )
         except sqlite3.Error as error:
             raise self._trouble("opened", error) from error
@@ -78,11 +89,14 @@ class QueueFile:
             if path == schema.MEMORY:
                 schema.prepare_connection(self._writer, path, schema.Destination("", "", ""))
             else:
-                self._reader = schema.connect(path, busy_seconds=busy_seconds)
+                self._reader = schema.connect(path, busy_seconds=self._busy_seconds)
             with self._lock:
                 self._reload_locked()
                 if self._seems_purged_locked():
                     self._recount_locked(self._writer)
+            if path != schema.MEMORY:
+                with suppress(OSError):  # after the first read, which makes the log
+                    self._identity = _identity(path)
         except BaseException as error:
             self.close()
             if isinstance(error, sqlite3.Error):
@@ -241,6 +255,54 @@ class QueueFile:
                     self._reader.close()
         self.wal.close()
 
+    # ---------------------------------------------------------------- another file
+
+    def in_place(self) -> tuple[bool, bool]:
+        """Whether the database, and its log, lie where they were opened. Two stats; any thread."""
+        if self.path == schema.MEMORY:
+            return True, True
+        try:
+            database, log = _identity(self.path)
+        except OSError:  # who may not look does not know
+            return True, True
+        return database == self._identity[0], log == self._identity[1]
+
+    def detach(self) -> Detached:
+        """Takes the connections out of use: until `attach`, everything here is a `QueueError`.
+
+        The caller closes them, or gives them back. With `OPENING` held, on the thread that peeks.
+        """
+        with self.wal.held(), self._lock, self._reading:
+            detached = Detached(self._writer, self._reader, self.wal.detach())
+            self._writer = self._reader = cast("sqlite3.Connection", Away())
+        return detached
+
+    def reattach(self, detached: Detached) -> None:
+        """Goes on with the connections of before."""
+        with self.wal.held(), self._lock, self._reading:
+            self._writer, self._reader = detached.writer, detached.reader
+            self.wal.reattach(detached.checkpointer)
+
+    def attach(self, path: Path) -> None:
+        """Goes on with the file at `path`, which is prepared and ours. With `OPENING` held.
+
+        It must hold the ids that were given out, or a mark above them.
+        """
+        with self.wal.held(), self._lock, self._reading:
+            self.path = path
+            try:
+                self._open()
+            except BaseException:
+                self._writer = self._reader = cast("sqlite3.Connection", Away())
+                raise
+            self.wal.attach(path)
+            self.damage = None
+
+    def known(self) -> tuple[Counters, int]:
+        """Counters and the last id, as of the last commit. Any thread."""
+        with self._lock:
+            return self._counters.copy(), self._last_id
+
     # ---------------------------------------------------------------- fork
 
     def hold_for_fork(self) -> None:
@@ -299,10 +361,55 @@ class QueueFile:
         return _Transaction(connection, self._trouble)
 
     def _trouble(self, verb: str, error: sqlite3.Error) -> QueueError:
+        if is_damage(error):
+            self.damage = str(error)
         fix = "check the disk's free space and health"
         if "locked" in str(error):
             fix = "another program has it open in a transaction: end that, or close that program"
         return QueueError(f"queue {self.path} cannot be {verb} ({error}); {fix}")
+
+
+class Detached(NamedTuple):
+    """The connections of a queue file that are out of use."""
+
+    writer: sqlite3.Connection
+    reader: sqlite3.Connection
+    checkpointer: sqlite3.Connection | None
+
+    def close(self) -> None:
+        """Closes them. May be called twice."""
+        for connection in self:
+            if connection is not None:
+                with suppress(sqlite3.Error):
+                    connection.close()
+
+
+class Away:
+    """Stands where a connection stood while the file is being mended: every use is an error."""
+
+    in_transaction = False
+
+    def execute(self, *_arguments: Any) -> Any:
+        """Raises `sqlite3.OperationalError`."""
+        raise sqlite3.OperationalError("its file is being repaired")
+
+    executemany = executescript = execute
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _identity(path: Path) -> tuple[object, object]:
+    """Tells a file and its log from others of their names. Only stats: see `schema`."""
+    return _inode(path), _inode(path.with_name(path.name + "-wal"))
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        info = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return info.st_dev, info.st_ino
 
 
 @dataclass

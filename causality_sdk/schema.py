@@ -1,7 +1,8 @@
 """Opens a queue file: tells ours from foreign, new from old, applies migrations, sets pragmas.
 
-Neighbours: `queue` works on the connections made here; `claim` calls `prepare` for a file whose
-lock it holds. Invariant: a file that is not ours, or is a newer release's, is never written to.
+Neighbours: `queue` works on the connections made here; `repair` calls `prepare` for a file whose
+lock its caller holds, and salvages what is damaged. Invariant: a file that is not ours, or is a
+newer release's, is never written to.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import stat
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from causality_sdk import counters, quarantine, recognition
+from causality_sdk.damage import LogBroken, QueueDamaged, is_damage
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import OPENING
+from causality_sdk.pages import Log
 
 if TYPE_CHECKING:
     from sqlite_utils import Migrations
@@ -69,30 +73,39 @@ def connect(
 
     The file must have been prepared. Raises `sqlite3.Error`.
     """
-    connection = sqlite3.connect(
+    connection = _unread(path, busy_seconds)
+    try:
+        _set_pragmas(connection, synchronous)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _unread(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    """A connection that has not looked at the file yet."""
+    return sqlite3.connect(
         str(path),
         timeout=busy_seconds,
         isolation_level=None,  # we say BEGIN where we mean it
         check_same_thread=False,  # the queue's locks decide who uses it
         factory=Connection,
     )
-    try:
-        # mmap_size 0: with mapped files, versions before 3.51.3 can corrupt a WAL database.
-        # wal_autocheckpoint 0: checkpoints are paced by `wal.py`, on one connection.
-        connection.executescript(
-            f"""
-            PRAGMA mmap_size=0;
-            PRAGMA trusted_schema=OFF;
-            PRAGMA wal_autocheckpoint=0;
-            PRAGMA journal_size_limit={LOG_BYTES};
-            PRAGMA synchronous={synchronous};
-            PRAGMA fullfsync={1 if synchronous == "FULL" else 0};
-            """
-        )
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+
+
+def _set_pragmas(connection: sqlite3.Connection, synchronous: str) -> None:
+    # mmap_size 0: with mapped files, versions before 3.51.3 can corrupt a WAL database.
+    # wal_autocheckpoint 0: checkpoints are paced by `wal.py`, on one connection.
+    connection.executescript(
+        f"""
+        PRAGMA mmap_size=0;
+        PRAGMA trusted_schema=OFF;
+        PRAGMA wal_autocheckpoint=0;
+        PRAGMA journal_size_limit={LOG_BYTES};
+        PRAGMA synchronous={synchronous};
+        PRAGMA fullfsync={1 if synchronous == "FULL" else 0};
+        """
+    )
 
 
 def prepare(
@@ -106,39 +119,46 @@ def prepare(
 
     Creates it for `destination` if it is not there; an empty one of another destination is made
     ours under `retarget`. The caller owns the file. Raises `QueueError` for anything else that
-    lies there, for a newer schema, and for a place that cannot be used.
+    lies there, for a newer schema, and for a place that cannot be used; and `QueueDamaged` after it
+    has set a damaged file aside.
     `load` gives the migrations, if not those of this release.
     """
     _check_place(path)
     with OPENING:
-        return _prepare(path, destination, retarget, load)
+        return _prepare(path, destination, retarget, load or load_migrations)
 
 
 def _prepare(
-    path: Path,
-    destination: Destination,
-    retarget: bool,
-    load: Callable[[], Migrations] | None,
+    path: Path, destination: Destination, retarget: bool, load: Callable[[], Migrations]
 ) -> Destination:
     try:
-        _check_header(path)
+        is_sure = _check_header(path)
         with suppress(FileExistsError):  # SQLite would make it readable for everybody first
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        with closing(connect(path)) as connection:
-            found = prepare_connection(connection, path, destination, load)
-            if found != destination and retarget and _retarget(connection, destination):
-                return destination
-            return found
+        # The log is opened before SQLite does and closed after: see `_check_header`.
+        with ExitStack() as stack:
+            log = _open_log(path, stack)
+            connection = stack.enter_context(closing(_unread(path, BUSY_SECONDS)))
+            try:
+                _set_pragmas(connection, "NORMAL")
+                if log is not None:
+                    _check_log(connection, log)
+                found = prepare_connection(connection, path, destination, load)
+                _look(connection)
+                if found != destination and retarget and _retarget(connection, destination):
+                    return destination
+                return found
+            except (sqlite3.Error, QueueDamaged, UnicodeDecodeError) as error:
+                if isinstance(error, (QueueDamaged, UnicodeDecodeError)) or is_damage(error):
+                    if not is_sure and not _was_ours(path):
+                        raise _foreign(path, f"it is a damaged database ({error})") from error
+                    # Before the connection closes: it would move the log, and delete it.
+                    kind = LogBroken if isinstance(error, LogBroken) else QueueDamaged
+                    raise _damaged(path, str(error), kind) from error
+                raise
     except (sqlite3.Error, OSError) as error:
         if isinstance(error, QueueError):
             raise
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(
-            error, sqlite3.OperationalError
-        ):
-            raise QueueError(
-                f"queue file {path} is damaged ({error}); move it away together with its -wal and"
-                " -shm files, or give another queue_path"
-            ) from error
         raise QueueError(
             f"queue file {path} cannot be opened ({error}); check that its directory is writable"
             " and its disk is healthy, or give another queue_path"
@@ -153,6 +173,49 @@ def heir(path: Path) -> str | None:
     with OPENING, closing(connect(path)) as connection:
         found: str | None = connection.execute("SELECT heir FROM state").fetchone()[0]
     return found
+
+
+def _damaged(path: Path, what: str, kind: type[QueueDamaged] = QueueDamaged) -> QueueDamaged:
+    """Sets the file aside, for `repair`."""
+    with suppress(PermissionError if os.name == "nt" else FileNotFoundError):
+        quarantine.set_aside(path)
+    return kind(what)
+
+
+def _open_log(path: Path, stack: ExitStack) -> Log | None:
+    """The log of the file, if there is anything in it."""
+    try:
+        return Log(stack.enter_context(quarantine.beside(path, "-wal").open("rb")))
+    except FileNotFoundError:
+        return None
+
+
+def _check_log(connection: sqlite3.Connection, log: Log) -> None:
+    """Raises `QueueDamaged` if SQLite takes less of the log than was committed to it.
+
+    It stops without a word at the first frame whose sum is wrong. What comes behind, sound and
+    committed, would be gone. A frame that a crash cut short has nothing behind it.
+    """
+    promised = log.last_commit()
+    if not promised:
+        return
+    # What it moves it would move when the connection closes. Not RESTART: the log must stay.
+    taken = max(0, connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
+    if taken < promised and log.last_sound_commit(taken) > taken:
+        raise LogBroken(f"frame {taken + 1} of its log is wrong, and more come behind it")
+
+
+def _look(connection: sqlite3.Connection) -> None:
+    """Reads what can be read at the same cost however much is queued. Damage raises."""
+    for query in (
+        "SELECT max(id), total FROM queue",
+        "SELECT min(id), total FROM queue",
+        "SELECT max(id), crc FROM dead_letters",
+        "SELECT max(id), crc FROM corrupt_rows",
+        "SELECT file_uuid FROM adopted LIMIT 1",
+    ):
+        connection.execute(query).fetchone()
+    counters.load(connection)
 
 
 def prepare_connection(
@@ -175,10 +238,7 @@ def prepare_connection(
         _migrate(connection, destination, load or load_migrations)
     state = connection.execute("SELECT endpoint, wire, key_fingerprint FROM state").fetchone()
     if state is None:
-        raise QueueError(
-            f"queue file {path} is damaged: its state row is missing; move it away, or give another"
-            " queue_path"
-        )
+        raise QueueDamaged("its state row is missing")
     return Destination(*state)
 
 
@@ -295,6 +355,15 @@ def make_directory(directory: Path) -> None:
 
 def _check_place(path: Path) -> None:
     """Refuses what cannot be a queue file, without opening it: that could hang, or do something."""
+    for suffix in ("-wal", "-shm"):
+        companion = quarantine.beside(path, suffix)
+        if os.path.lexists(companion):
+            mode = companion.lstat().st_mode
+            if not stat.S_ISREG(mode):
+                raise QueueError(
+                    f"{companion} is {_kind(mode)}, not a regular file, and SQLite needs its name"
+                    f" beside {path}; move it away, or give another queue_path"
+                )
     try:
         info = path.lstat()
     except FileNotFoundError:
@@ -309,34 +378,61 @@ def _check_place(path: Path) -> None:
         raise _not_writable(path)
 
 
-def _check_header(path: Path) -> None:
+def _check_header(path: Path) -> bool:
     """Refuses a foreign file and a newer release's, without a change to it.
+
+    False if it cannot be told apart from somebody's empty database.
 
     SQLite cannot be asked: it moves another program's log into its database when it closes.
     """
+    # Nobody in this process has it open: the caller holds its lock. (A plain open and close
+    # beside an open connection would drop SQLite's POSIX locks.)
+    log = quarantine.beside(path, "-wal")
     try:
-        # Nobody in this process has it open: the caller holds its lock. (A plain open and close
-        # beside an open connection would drop SQLite's POSIX locks.)
         with path.open("rb") as file:
             start = file.read(108)
     except FileNotFoundError:
-        return
-    if start and not start.startswith(_HEADER):
-        raise _foreign(path, "it is not an SQLite database")
+        start = b""
+        if not log.exists():
+            return True
     # Of SQLite's file format, sections 1.3 and 1.6: the numbers in the header, and the number of
     # cells in the first page, which is that of tables.
     version = int.from_bytes(start[60:64], "big")
     application_id = int.from_bytes(start[68:72], "big")
-    if application_id == APPLICATION_ID:
-        if version > VERSION:
+    if start.startswith(_HEADER) and application_id == APPLICATION_ID:
+        if VERSION < version < VERSION + 1000:
             raise _newer(path, version)
+        if not _is_laid_out(start) or version > VERSION:
+            raise _damaged(path, "its header is wrong")
+    elif start and not start.startswith(_HEADER):
+        if _was_ours(path):
+            raise _damaged(path, "its header is wrong")
+        raise _foreign(path, "it is not an SQLite database")
     elif application_id or start[103:105].strip(b"\x00"):
+        if _was_ours(path):
+            raise _damaged(path, "its header is wrong")
         raise _foreign(path, "it is a database of another program")
-    elif (log := path.with_name(path.name + "-wal")).exists() and log.stat().st_size:
+    elif log.exists() and log.stat().st_size:
+        if not start:
+            if _was_ours(path):
+                path.touch(mode=0o600)
+                raise _damaged(path, "the database is empty and its log is not")
+            return True
         # The tables may all be in the log still. A connection that only reads leaves it alone.
         uri = f"{path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
-            _is_ours(connection, path)
+            return _is_ours(connection, path)
+    return application_id == APPLICATION_ID or len(start) < 100
+
+
+def _is_laid_out(start: bytes) -> bool:
+    """Whether a header has our pages, a log, and a pointer map. Other values mislead SQLite."""
+    return start[16:21] == b"\x10\x00\x02\x02\x00" and start[52:56] != bytes(4)
+
+
+def _was_ours(path: Path) -> bool:
+    log = quarantine.beside(path, "-wal")
+    return recognition.is_ours(path, log, APPLICATION_ID, len(counters.COLUMNS))
 
 
 def _newer(path: Path, version: int) -> QueueError:

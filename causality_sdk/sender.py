@@ -23,6 +23,7 @@ from causality_sdk.courier import Answered, Courier
 from causality_sdk.errors import ClientClosed, QueueError, ResponseError, TransportError
 from causality_sdk.flushing import SHORTEST_ATTEMPT, Flush, Flushes
 from causality_sdk.hooks import Hooks
+from causality_sdk.mending import Mender
 from causality_sdk.pacer import FOREVER, Pacer
 from causality_sdk.queue import Queue
 from causality_sdk.rate import Rate
@@ -75,6 +76,7 @@ class Sender:
         self.last_success_ms: int | None = None  # since the epoch
         self.failure: Failure | None = None  # of the last attempt, not for the sake of its events
         self.adoption: Adoption | None = None  # set once, before the start
+        self.mender: Mender | None = None  # the same
         self._adopts_next = False  # own batches and those of orphans take turns
         self._disk_logged = False  # one line for a failing disk, until it works again
         self.flushes = Flushes()  # any thread adds, the sender completes
@@ -90,7 +92,10 @@ class Sender:
         self._on_ended: Callable[[], None] | None = None
         self._state: SenderState = "idle"
         queue.wal.on_pressure = self._wake.set
-        hooks.report_lost(self._lost())  # what earlier runs lost was told by them
+        # What earlier runs lost was told by them; what was lost with a damaged file was not.
+        lost, repaired = self._lost(), queue.repair
+        lost["corrupt"] -= 0 if repaired is None else repaired.lost
+        hooks.report_lost(lost)
 
     # ------------------------------------------------------------------ any thread
 
@@ -293,7 +298,7 @@ class Sender:
                 if attempt is not None:
                     self._pacer.flush_failed(self._clock(), attempt)
         except QueueError as error:
-            self._disk_trouble(error)
+            self._file_trouble(error)
         except Exception as error:
             # A wire or a transport of the user's, or a bug of ours. Neither may end delivery, and
             # without a backoff it would be a busy loop.
@@ -337,11 +342,13 @@ class Sender:
             self.wake_at = last_id + 1  # the first event after a quiet time starts the timers
         else:
             self.wake_at = self._pacer.wake_at(now)
-        times = [at for at in (due, sync_at, self._adoption_due_at()) if at is not None]
+        mend_at = None if self.mender is None else self.mender.due_at
+        times = [at for at in (due, sync_at, mend_at, self._adoption_due_at()) if at is not None]
         soonest = min(times)
         return None if soonest == math.inf else max(0.0, soonest - now)
 
     def _housekeeping(self) -> None:
+        self._mend()
         self._hooks.report_lost(self._lost())
         trouble, self._queue.log_trouble = self._queue.log_trouble, None
         if trouble is not None:
@@ -468,6 +475,31 @@ class Sender:
         attempt = self.flushes.failed(error)
         if attempt is not None:
             self._pacer.flush_failed(self._clock(), attempt)
+
+    def _mend(self) -> None:
+        """Repairs the file if it was damaged or deleted, and tells. Raises `QueueError`."""
+        repaired, self._queue.repair = self._queue.repair, None  # before it was opened
+        if self.mender is not None and repaired is None:
+            repaired = self.mender.step()
+        if repaired is None:
+            return
+        self.last_error = repaired.error
+        self._logger.error("causality: %s", repaired.error)
+        self._hooks.error(repaired.error)
+        self._hooks.report_lost(self._lost())
+        self._queue.log_trouble = None  # of the file that was
+        if self._buffer.waiting:
+            self._buffer.write()
+
+    def _file_trouble(self, error: QueueError) -> None:
+        """The disk's, or damage: that is repaired at once, and only what came of it is told."""
+        if self.mender is None or self._queue.damage is None:
+            self._disk_trouble(error)
+            return
+        try:
+            self._mend()
+        except QueueError as trouble:
+            self._disk_trouble(trouble)
 
     def _disk_trouble(self, error: QueueError) -> None:
         self._pacer.disk_failed(self._clock())

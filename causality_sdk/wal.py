@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from causality_sdk import schema
@@ -217,6 +217,27 @@ class Wal:
     def is_entered_here(self) -> bool:
         """Whether this very thread is in the middle of a checkpoint."""
         return is_held_here(self._mutex)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No checkpoint is under way, and none begins. Before any other lock is taken."""
+        with self._mutex:
+            yield
+
+    def detach(self) -> sqlite3.Connection | None:
+        """Never touches the file again before `attach`; gives its connection. With `held`."""
+        connection, self._connection, self._closed = self._connection, None, True
+        return connection
+
+    def reattach(self, connection: sqlite3.Connection | None) -> None:
+        """Goes on with the connection of before. With `held`."""
+        self._connection, self._closed = connection, False
+
+    def attach(self, path: Path) -> None:
+        """Goes on with the file at `path`, whose log is empty. With `held` and the write lock."""
+        self._path, self._connection, self._closed = path, None, False
+        self.written, self.dirty_since, self._hold_until = 0, None, -math.inf
+        self._pressed = False
 
     def hold(self) -> None:
         """Waits for a checkpoint under way, and keeps the next from beginning. For a fork."""

@@ -110,7 +110,7 @@ def test_dead_letters_keep_a_file_with_its_destination(base: Path) -> None:
         assert found.others == (base,)
 
 
-def test_a_damaged_or_foreign_file_is_an_error_and_its_lock_is_let_go(base: Path) -> None:
+def test_a_foreign_file_is_an_error_and_its_lock_is_let_go(base: Path) -> None:
     base.parent.mkdir()
     base.write_text("Dear diary,\n")
     for _ in range(2):

@@ -675,16 +675,6 @@ def test_an_empty_queue_follows_a_new_api_key(
     assert caplog.text == ""
 
 
-def test_a_damaged_file_is_named_as_such(queue_path: Path) -> None:
-    with make(closed_port(), queue_path, start=False) as client:
-        client.track("tick")
-    with queue_path.open("r+b") as file:
-        file.seek(100)
-        file.write(b"\xff" * 4000)
-    with pytest.raises(QueueError, match=r"is damaged .*move it away"):
-        make(closed_port(), queue_path, start=False)
-
-
 def test_a_program_that_delivers_a_backlog_and_ends_at_once_leaves_a_small_file(
     collector: LoopbackCollector, queue_path: Path
 ) -> None:

@@ -25,19 +25,23 @@ WAY = {"backoff", "batch", "buffer", "delivery", "flushing", "hooks", "ownership
 WAY |= {"bisection", "claim", "courier", "dead_letters", "rate", "scout", "suspects"}
 WAY |= {
     "adoption",
+    "filesystem",
     "forking",
     "group_commit",
     "inheritance",
     "installation",
     "intake",
+    "mending",
     "opening",
     "queue_file",
+    "repair",
     "runs",
     "sender",
     "wakeup",
 }
 DESTINATION = {"wire", "wire.*", "transport", "transport.*"}
 PACKTRACK = {"wire.base", "wire.packtrack"}
+REPAIR = {"quarantine", "repair"}
 REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
 ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "events.*"}
@@ -46,13 +50,13 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"client", "config", "dead_letters", "event", "errors", "sigterm", "stats"},
     "__main__": {"cli"},
     "_version": set(),
-    "adoption": {"errors", "forking", "inheritance", "ownership", "queue", "schema"},
+    "adoption": {"errors", "forking", "inheritance", "ownership", "queue", "schema"} | REPAIR,
     "aio": {"client", "committer", "dead_letters", "replies"} | CORE,
     "backoff": set(),
     "batch": set(),
     "bisection": {"queue"},
     "buffer": {"errors", "wakeup"},
-    "claim": {"errors", "forking", "ownership", "schema"},
+    "claim": {"errors", "filesystem", "forking", "ownership", "repair", "schema"},
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL | {"cli", "cli.*", "counters", "option_checks", "testing", "testing.*"},
     "client": ABOVE_CLIENT | {"holders", "pipeline"},
@@ -61,12 +65,14 @@ ALLOWED: dict[str, set[str]] = {
     "context": set(),
     "counters": set(),
     "courier": {"delivery", "errors", "queue"} | REFUSALS | DESTINATION,
+    "damage": {"errors"},
     "dead_letters": {"queue"},
     "delivery": {"errors", "wire.base"},
     "errors": set(),
     "event": {"errors", "context", "plain"},
     "events": {"events.*"},
     "events.*": {"event", "wire", "wire.*", "errors", "events.*"},
+    "filesystem": {"errors"},
     "flushing": {"errors", "stats", "wakeup"},
     "forking": set(),
     "group_commit": {"errors"},
@@ -75,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
     "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
     "installation": {"errors"},
     "intake": {"counters", "group_commit", "errors", "queue_file", "runs", "schema", "wal"},
+    "mending": {"errors", "forking", "ownership", "queue_file", "salvage", "schema"} | REPAIR,
     "opening": {"claim", "config", "errors", "forking", "hooks", "ownership", "queue", "schema"}
     | {"installation"}
     | DESTINATION,
@@ -99,14 +106,20 @@ ALLOWED: dict[str, set[str]] = {
     },
     "packtrack_logger.*": {"cli.exits", "errors", "event", "packtrack", "packtrack.*", "stats"}
     | {"packtrack_logger", "packtrack_logger.*"},
+    "pages": set(),
     "pipeline": (CORE | WAY) - {"event"} | DESTINATION,
     "plain": {"errors"},
+    "quarantine": set(),
     "queue": {"counters", "intake", "queue_file", "runs", "wal"},
-    "queue_file": {"counters", "errors", "forking", "schema", "wakeup", "wal"},
+    "queue_file": {"counters", "damage", "errors", "forking", "schema", "wakeup", "wal"},
     "rate": set(),
+    "recognition": {"pages"},
+    "repair": {"damage", "errors", "quarantine", "salvage", "schema"},
     "replies": set(),
     "runs": set(),
-    "schema": {"errors", "forking", "_migrations.*"},
+    "salvage": {"counters", "forking", "pages", "quarantine", "recognition", "schema"},
+    "schema": {"counters", "damage", "errors", "forking", "pages", "quarantine", "recognition"}
+    | {"_migrations.*"},
     "scout": {"queue", "suspects"},
     "sender": {"errors", "stats"} | (WAY - {"sender"}) | DESTINATION,
     "sigterm": {"errors"},
@@ -129,6 +142,7 @@ ANYBODY = {"_version"}
 FOR_TYPES: dict[str, set[str]] = {
     "config": {"stats", "transport.base", "wire.base"},
     "packtrack.config": {"packtrack.attempts", "stats", "transport.base"},
+    "queue_file": {"repair"},
 }
 
 PUBLIC = {

@@ -16,7 +16,8 @@ import pytest
 from disk import HERE, ask, check, foreign, opened, payloads, tell
 from sqlite_utils import Database, Migrations
 
-from causality_sdk import schema
+from causality_sdk import quarantine, schema
+from causality_sdk.damage import QueueDamaged
 from causality_sdk.errors import QueueError
 from causality_sdk.schema import Destination
 
@@ -172,16 +173,16 @@ class TestACreationThatWasCutShort:
             "    global left\n"
             "    left -= 1\n"
             "    if left == 0: os.kill(os.getpid(), signal.SIGKILL)\n"
-            "connect = schema.connect\n"
+            "connect = sqlite3.connect\n"
             "def traced(*a, **k):\n"
             "    connection = connect(*a, **k)\n"
             "    connection.set_trace_callback(trace)\n"
             "    return connection\n"
-            "schema.connect = traced\n"
+            "sqlite3.connect = traced\n"
             "schema.prepare(Path(sys.argv[1]), schema.Destination('a', 'b', 'c'))\n"
         )
         killed = 0
-        for statements in (1, 3, 5, 7, 9, 12, 16, 20, 24, 28):
+        for statements in (1, 3, 7, 9, 12, 16, 20, 24, 28, 32, 36):
             path = tmp_path / f"{statements}.db"
             child = subprocess.run(
                 [sys.executable, "-c", script, str(path), str(statements)], cwd=ROOT, timeout=30
@@ -257,7 +258,6 @@ class TestAForeignFile:
         [
             text_file,
             short_file,
-            zeros,
             foreign_database,
             foreign_database_with_an_id,
             foreign_database_with_a_log,
@@ -307,13 +307,6 @@ class TestAForeignFile:
         finally:
             signal.alarm(0)
 
-    def test_a_file_cut_off_in_its_header_is_an_error(self, path: Path) -> None:
-        schema.prepare(path, HERE)
-        path.write_bytes(path.read_bytes()[:50])
-        with pytest.raises(QueueError, match=r"queue\.db"):
-            schema.prepare(path, HERE)
-        assert path.stat().st_size == 50
-
 
 class TestANewerOrDamagedFile:
     def test_a_newer_schema_is_refused_and_untouched(self, path: Path) -> None:
@@ -332,26 +325,42 @@ class TestANewerOrDamagedFile:
             with pytest.raises(QueueError, match="schema 99"):
                 schema.prepare(path, HERE)
 
-    def test_a_missing_state_row_is_an_error_with_a_fix(self, path: Path) -> None:
+    def test_a_missing_state_row_is_damage(self, path: Path) -> None:
         schema.prepare(path, HERE)
         tell(path, "DELETE FROM state")
-        with pytest.raises(QueueError, match="its state row is missing; move it away"):
-            schema.prepare(path, HERE)
+        assert_it_is_set_aside(path, "its state row is missing")
 
-    def test_a_damaged_page_is_an_error_that_names_the_path(self, path: Path) -> None:
+    def test_a_damaged_page_is_set_aside(self, path: Path) -> None:
         schema.prepare(path, HERE)
         content = bytearray(path.read_bytes())
         content[100:4096] = bytes(b ^ 0x5A for b in content[100:4096])
         path.write_bytes(content)
-        with pytest.raises(QueueError) as caught:
-            schema.prepare(path, HERE)
-        assert str(path) in str(caught.value)
+        assert_it_is_set_aside(path, "malformed|not a database")
+
+    def test_a_file_of_nothing_but_zeros_is_what_a_power_cut_left_of_ours(self, path: Path) -> None:
+        zeros(path)
+        assert_it_is_set_aside(path, "its header is wrong")
+
+    def test_a_file_cut_off_in_its_header_is_damage(self, path: Path) -> None:
+        schema.prepare(path, HERE)
+        path.write_bytes(path.read_bytes()[:50])
+        assert_it_is_set_aside(path, "malformed|not a database")
+
+
+def assert_it_is_set_aside(path: Path, why: str) -> None:
+    """Whole, and nothing is left at its path."""
+    content = path.read_bytes()
+    with pytest.raises(QueueDamaged, match=why):
+        schema.prepare(path, HERE)
+    assert quarantine.damaged_path(path).read_bytes() == content
+    assert not path.exists()
 
 
 UNWRITABLE = """
 import os, sys
 from pathlib import Path
-from causality_sdk import schema
+from causality_sdk import quarantine, schema
+from causality_sdk.damage import QueueDamaged
 from causality_sdk.errors import QueueError
 import filelock, sqlite_utils
 from causality_sdk.claim import claim

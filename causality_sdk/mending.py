@@ -1,0 +1,177 @@
+"""Repairs the queue file under a running client: damaged, deleted, or replaced by another.
+
+Neighbours: the sender calls `step` before anything else, on its thread; `repair` and `salvage` make
+the fresh file; the queue takes it over under the same object, so nobody else notices but by
+`QueueError`s meanwhile. Invariant: an event that was committed is in the old file or in the fresh
+one until the fresh one is in use, and ids stay what they are.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from causality_sdk import ownership, quarantine, repair, salvage, schema
+from causality_sdk.errors import QueueError
+from causality_sdk.forking import OPENING
+from causality_sdk.ownership import Lease
+from causality_sdk.queue_file import QueueFile
+from causality_sdk.repair import Repair
+from causality_sdk.salvage import Known
+from causality_sdk.schema import Destination
+
+RETRY_SECONDS = 1.0  # after a repair that the disk did not allow
+
+
+class Mender:
+    """For one queue and the lease of its file. One thread at a time.
+
+    `base` is the first of the files of the app. Both None: a file that is adopted, which stays
+    where it is. Times are of `clock`.
+    """
+
+    def __init__(
+        self,
+        queue: QueueFile,
+        lease: Lease | None,
+        base: Path | None,
+        destination: Destination,
+        clock: Callable[[], float],
+    ) -> None:
+        self._queue = queue
+        self.lease = lease
+        self._base = base
+        self._destination = destination
+        self._clock = clock
+        self._trouble: QueueError | None = None  # why the last try failed
+        self._hold_until = 0.0  # clock before which there is no other; with _trouble
+
+    @property
+    def due_at(self) -> float | None:
+        """When to try again what failed; None if nothing did. Of the clock."""
+        return None if self._trouble is None else self._hold_until
+
+    def step(self) -> Repair | None:
+        """Mends what needs it, and tells what became of the file. Costs two stats if nothing does.
+
+        Raises `QueueError` while it cannot be mended: the events of the file are safe, and it is
+        tried again.
+        """
+        damaged = self._queue.damage is not None
+        if not damaged and (self._base is None or all(self._queue.in_place())):
+            self._trouble = None
+            return None
+        if self._trouble is not None and self._clock() < self._hold_until:
+            if damaged:
+                raise self._trouble
+            return None  # a file without a name can be read and written as before
+        try:
+            done = self._mend_damaged() if damaged else self._replace()
+        except QueueError as error:
+            self._trouble = error
+            self._hold_until = self._clock() + RETRY_SECONDS
+            raise
+        self._trouble = None
+        return done
+
+    # ------------------------------------------------------------------ damaged
+
+    def _mend_damaged(self) -> Repair:
+        queue = self._queue
+        cause = queue.damage or ""
+        with OPENING:
+            known = Known(*queue.known())
+            detached = queue.detach()
+            try:
+                if os.name == "nt":  # an open file cannot be moved there
+                    detached.close()
+                quarantine.set_aside(queue.path)
+            except OSError as error:
+                queue.reattach(detached)
+                raise _stuck(queue.path, "is damaged", error) from error
+            detached.close()
+            done = repair.rebuild(queue.path, self._destination, cause, known)
+            queue.attach(queue.path)
+        return done
+
+    # ------------------------------------------------------------------ gone
+
+    def _replace(self) -> Repair:
+        """Writes all that is in the file, which has no name any more, to one that has."""
+        queue = self._queue
+        old, (database, log) = queue.path, queue.in_place()
+        lease = self._place(database)
+        target = quarantine.beside(lease.path, ".salvage")
+        with OPENING:
+            detached = queue.detach()
+            try:
+                _copy(detached.writer, target)
+                detached.close()  # SQLite leaves a log alone whose database was moved
+                if not database and (log or lease.path == old):
+                    _remove_log(old)  # who opens what lies there now would take it for its own
+                target.replace(lease.path)
+                quarantine.sync_directory(lease.path.parent)
+            except (OSError, sqlite3.Error) as error:
+                queue.reattach(detached)
+                if lease is not self.lease:
+                    lease.release()
+                raise _stuck(old, "was deleted or replaced", error) from error
+            if lease is not self.lease and self.lease is not None:
+                self.lease.release()
+            self.lease = lease
+            queue.attach(lease.path)
+        return Repair(
+            QueueError(
+                f"queue file {old} was deleted or replaced while it was in use; its"
+                f" {queue.pending} events are in {lease.path} now. Leave the file and its -wal"
+                " alone while the program runs"
+            )
+        )
+
+    def _place(self, database: bool) -> Lease:
+        """A path that is ours: the same one, if nothing lies there, or our database still."""
+        assert self._base is not None  # noqa: S101 - `step` has looked
+        assert self.lease is not None  # noqa: S101 - they come together
+        schema.make_directory(self._base.parent)
+        here = self.lease.path
+        if self.lease.is_valid and (database or not os.path.lexists(here)):
+            return self.lease
+        for path in ownership.siblings(self._base):
+            if path == here and self.lease.is_valid:
+                continue
+            lease = ownership.acquire(path)
+            if lease is None:
+                continue
+            if _is_free(path):
+                return lease
+            lease.release()
+        raise QueueError(f"there is no free queue file beside {self._base}")
+
+
+def _is_free(path: Path) -> bool:
+    """Whether nothing lies at the path, nor beside it what belongs there."""
+    names = (path, *(quarantine.beside(path, ending) for ending in ("-wal", "-shm", ".damaged")))
+    return not any(map(os.path.lexists, names))
+
+
+def _remove_log(path: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        quarantine.beside(path, suffix).unlink(missing_ok=True)
+
+
+def _copy(connection: sqlite3.Connection, target: Path) -> None:
+    salvage.discard(target)
+    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    with closing(schema.connect(target)) as copy:
+        connection.backup(copy)
+    salvage.sync_file(target)
+
+
+def _stuck(path: Path, what: str, error: Exception) -> QueueError:
+    return QueueError(
+        f"queue file {path} {what} and cannot be replaced now ({error}); make room in its"
+        " directory, or check that it is writable, and it is tried again"
+    )
