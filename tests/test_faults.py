@@ -17,20 +17,12 @@ from faults.strace import Call
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="made on Linux")
 
-# Promised, and not kept so far. Each falls out of here with the change that keeps it.
-NOT_YET: dict[str, str] = {
-    "read_only": "a user without a home gets an error of another library",
-    "corruption": "a damaged file is an error at construction",
-}
-
 
 @linux_only
 @pytest.mark.parametrize("name", registry.ROWS)
 def test_the_promise_is_kept_and_its_control_is_caught(
-    name: str, request: pytest.FixtureRequest
+    name: str,
 ) -> None:
-    if name in NOT_YET:
-        request.applymarker(pytest.mark.xfail(reason=NOT_YET[name], strict=True))
     report = report_on(name, quick=True)
     if report.unavailable:
         pytest.skip(report.unavailable)
