@@ -356,7 +356,8 @@ def test_a_random_uid_without_a_home_can_use_the_volume_of_the_container(
     """What the Dockerfile does to /data, and then a uid nobody has heard of, in group 0."""
     program = (
         "import os, sys\nfrom causality_sdk import Client\n"
-        # Loads all that is needed, while this Python may still be read.
+        # Loads all that is needed, while this Python may still be read: a codec of stats(), too.
+        "import encodings.ascii\n"
         "Client(api_key='k', endpoint='http://127.0.0.1:9', app_id='web', queue_path='first.db',"
         " start=False, close_timeout=0).close()\n"
         "os.setgroups([0]); os.setgid(0); os.setuid(123456)\n"
