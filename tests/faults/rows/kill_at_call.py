@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,28 @@ class Adopt(Scenario):
             first.wait_for("ready")
             produce(place.spec(first=5000, events=130, close=False))
             first.process.kill()
+
+
+class Salvage(Scenario):
+    """Sets a damaged file aside, and takes over what can be read of it."""
+
+    name = "salvage"
+    before = told(events=300)
+    work = told(first=300, events=3, close=False)
+
+    def prepare(self, place: Place) -> None:
+        """One page in the middle is nothing but zeros."""
+        super().prepare(place)
+        with place.queue.open("r+b") as file:
+            file.seek(20 * 4096)
+            file.write(bytes(4096))
+
+    def judge(self, place: Place) -> Verdict:
+        """What was on the page is counted as corrupt; what it was set aside as is not trouble."""
+        verdict = place.judge(evictions=True)
+        expected = "something was set aside"
+        troubles = tuple(text for text in verdict.troubles if not text.startswith(expected))
+        return replace(verdict, troubles=troubles)
 
 
 SCENARIOS: Sequence[type[Scenario]] = (
