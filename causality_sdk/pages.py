@@ -132,6 +132,12 @@ class Pages:
                 self.count = size or max(self.count, number)
             else:
                 self._unsound.append(index)
+        # A frame that cannot be believed counts only where no newer one of its page can.
+        self._unsound = [
+            index
+            for index in self._unsound
+            if self._frames.get(int.from_bytes(log.head(index)[:4], "big"), -1) < index
+        ]
         # What lies behind that was cut off by it.
         self._frames = {page: at for page, at in self._frames.items() if page <= self.count}
 
@@ -155,8 +161,8 @@ class Pages:
         except OSError:  # a bad sector
             return b""
 
-    def leaves(self, *, most: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """Every page that may hold rows, with its number: those that are in use, in file order.
+    def leaves(self, *, most: int | None = None) -> Iterator[tuple[int, bytes, bool]]:
+        """Every page that may hold rows and is in use: number, bytes, and whether it is sound.
 
         What the pointer map calls free is left out: rows that were deleted lie there still.
         `most`: only the first of the file, and what the log holds.
@@ -169,12 +175,13 @@ class Pages:
                 continue
             kind = self._map_entry(number)
             if kind != _FREE and kind not in _OVERFLOW_TYPES:
-                yield number, page
+                yield number, page, True
         if self._log is not None:
             for index in self._unsound:
                 page = self._log.page(index)
                 if page[:1] in (b"\x0d", b"\x0a"):
-                    yield int.from_bytes(self._log.head(index)[:4], "big") or 2, page
+                    # Its number is not to be trusted: any but the first, which begins elsewhere.
+                    yield 2, page, False
 
     def _map_entry(self, number: int) -> int:
         """What the pointer map says that a page is; 1 for the first, which it does not cover."""

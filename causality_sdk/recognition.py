@@ -93,7 +93,7 @@ def is_ours(database: Path, log: Path, application_id: int, counters: int) -> bo
             return True
         if pages.page(1)[68:72] == mark:
             return True
-        for number, page in pages.leaves(most=_MARKED_PAGES):
+        for number, page, _ in pages.leaves(most=_MARKED_PAGES):
             for _, values in pages.records(number, page):
                 if event(values) is not None or state(values, counters) is not None:
                     return True

@@ -103,14 +103,11 @@ def sync_file(path: Path) -> None:
 
 def _survey(pages: Pages) -> _Found:
     found = _Found()
-    before: dict[int, bool] = {}
-    for place, (number, page) in enumerate(pages.leaves()):
-        is_unsound = before.get(number, False)  # the sound version, if any, came first
-        before[number] = True
+    for place, (number, page, is_sound) in enumerate(pages.leaves()):
         for row_id, values in pages.records(number, page):
             if recognition.event(values) is not None:
                 lowest = min(pages.row_ids(number, page))
-                found.leaves.append((lowest, place, number, page if is_unsound else None))
+                found.leaves.append((lowest, place, number, None if is_sound else page))
                 break
             letter = recognition.dead_letter(values)
             if letter is not None:
