@@ -79,10 +79,14 @@ def judge(
     files: Iterable[Found],
     *,
     evictions: bool = False,
+    gaps: bool = False,
 ) -> Verdict:
     """Every key that track() returned: delivered, evicted, buried or pending, byte for byte.
 
     `evictions`: whether the queue had a reason to evict. Where it had none, each is a failure.
+    `gaps`: whether a cut may have torn the log where nothing was synced. The product takes what is
+    sound behind the gap and counts what was in it as corrupt: that is lost, but no failure in
+    itself.
     """
     files = list(files)
     counted = Counter(key for key, _ in arrived)
@@ -90,7 +94,7 @@ def judge(
     for found in files:
         pending.update(found.pending)
     buried = frozenset().union(*(found.buried for found in files))
-    evicted = sum(found.evicted for found in files)
+    evicted = sum(found.evicted - (found.damaged if gaps else 0) for found in files)
     missing = [key for key in promised if not (key in counted or key in pending or key in buried)]
     altered = {
         key for key, sha in [*arrived, *pending.items()] if key in promised and promised[key] != sha
