@@ -81,7 +81,7 @@ def build(
             connection.execute("BEGIN")
             salvaged = _fill(connection, pages, found, known)
             connection.execute("COMMIT")
-            connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            schema.keep_log(connection)
     sync_file(target)
     return salvaged
 

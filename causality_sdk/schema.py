@@ -294,7 +294,17 @@ def _lay_out(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
         connection.execute("VACUUM")
-    connection.execute("PRAGMA journal_mode=WAL")
+    keep_log(connection)
+
+
+def keep_log(connection: sqlite3.Connection) -> None:
+    """Switches to a write-ahead log. Raises `sqlite3.Error`.
+
+    Where a sync fails, SQLite keeps the mode it has and says so in its answer only.
+    """
+    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    if mode not in ("wal", "memory"):
+        raise sqlite3.OperationalError(f"the journal mode stays {mode}")
 
 
 def _migrate(

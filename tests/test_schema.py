@@ -414,3 +414,17 @@ class TestAPlaceThatCannotBeUsed:
     def test_a_directory_that_is_not_there_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(QueueError, match="give another queue_path"):
             schema.prepare(tmp_path / "none" / "queue.db", HERE)
+
+
+def test_a_disk_on_which_no_log_can_be_kept_is_an_error_not_another_journal() -> None:
+    class Stubborn(sqlite3.Connection):
+        """Answers as SQLite does when the sync for the change of mode failed."""
+
+        def execute(self, query: str, *arguments: object) -> sqlite3.Cursor:
+            return super().execute("SELECT 'delete'" if "journal_mode" in query else query)
+
+    with (
+        closing(sqlite3.connect(":memory:", factory=Stubborn)) as connection,
+        pytest.raises(sqlite3.OperationalError, match="journal mode stays delete"),
+    ):
+        schema.keep_log(connection)
