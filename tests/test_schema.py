@@ -420,7 +420,7 @@ def test_a_disk_on_which_no_log_can_be_kept_is_an_error_not_another_journal() ->
     class Stubborn(sqlite3.Connection):
         """Answers as SQLite does when the sync for the change of mode failed."""
 
-        def execute(self, query: str, *arguments: object) -> sqlite3.Cursor:
+        def execute(self, query: str, *_arguments: object) -> sqlite3.Cursor:
             return super().execute("SELECT 'delete'" if "journal_mode" in query else query)
 
     with (
