@@ -26,6 +26,7 @@ from causality_sdk.queue import Queue
 from causality_sdk.schema import Destination
 
 LOOK_SECONDS = 30.0  # between two looks for orphans, less up to a tenth
+TROUBLES = 3  # of its disk, before an orphan is left alone
 REST_EVENTS = 100  # that the server refuses: moved over to our own queue
 PUT_OFF_SECONDS = 600.0  # before a file that could not be drained is looked at again
 
@@ -106,6 +107,7 @@ class Adoption:
         self._logger = logger
         self._rng = rng or random.Random()  # noqa: S311 - spreads looks, keeps no secret
         self._orphan: Orphan | None = None
+        self._troubles = 0  # of its file, since it was taken
         self._put_off: dict[Path, float] = {}  # until when a file is not looked at
         self._told: set[Path] = set()  # files whose trouble was logged
         self.due_at = clock()  # when the next step is due
@@ -114,7 +116,7 @@ class Adoption:
         """Takes an orphan, or makes one attempt with the one at hand. Does not raise for it."""
         try:
             if self._orphan is None:
-                self._orphan = self._take()
+                self._orphan, self._troubles = self._take(), 0
                 if self._orphan is None:
                     inheritance.tidy(self._own, self._base)
                     self.due_at = self._clock() + LOOK_SECONDS * (1 - 0.1 * self._rng.random())
@@ -193,8 +195,11 @@ class Adoption:
         self.due_at = self._clock() + (wait or 0.0)
         if failure is not None:
             self.let_go()
-        elif isinstance(orphan.drain.last_error, QueueError):
-            raise orphan.drain.last_error
+        elif isinstance(orphan.drain.last_error, QueueError) and not delivered:
+            # Once may be a repair that succeeded; the next attempt shows it.
+            self._troubles += 1
+            if self._troubles >= TROUBLES:
+                raise orphan.drain.last_error
         elif not orphan.queue.pending:
             self._remove(orphan)
         elif orphan.drain.state == "blocked":
