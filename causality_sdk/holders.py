@@ -92,13 +92,14 @@ def _pid_in_proc_locks(lock: Path) -> int | None:
     """
     try:
         info = lock.stat()
-        lines = Path("/proc/locks").read_text("ascii").splitlines()
-    except (OSError, ValueError):
+        # As bytes: a program that gave up its rights may not be able to load a codec any more.
+        lines = Path("/proc/locks").read_bytes().splitlines()
+    except OSError:
         return None
-    name = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+    name = b"%02x:%02x:%d" % (os.major(info.st_dev), os.minor(info.st_dev), info.st_ino)
     for line in lines:  # 1: FLOCK  ADVISORY  WRITE 1234 fe:01:131077 0 EOF
         words = line.split()
-        if len(words) >= 6 and words[1] == "FLOCK" and words[5] == name:
+        if len(words) >= 6 and words[1] == b"FLOCK" and words[5] == name:
             return int(words[4])
     return None
 

@@ -147,17 +147,18 @@ os.environ.pop("HOME", None)
 for name in list(os.environ):
     if name.startswith("XDG_"):
         del os.environ[name]
-import causality_sdk, filelock, sqlite_utils, platformdirs, requests
+import filelock, sqlite_utils, platformdirs, requests
+from causality_sdk import Client, QueueError
 if os.getuid() == 0:
     os.setgid(54321)
     os.setuid(54321)  # nobody's: as in a container with a random uid
 try:
-    client = causality_sdk.Client(
+    client = Client(
         api_key="k", endpoint="http://127.0.0.1:1", app_id="a", start=False,
         fallback=sys.argv[1] if len(sys.argv) > 1 else None,
     )
     print(client.track("tick") is not None, client.stats().queue_path)
-except causality_sdk.QueueError as error:
+except QueueError as error:
     print("QueueError:", error)
 """
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import orjson
 
+from causality_sdk import ownership, schema
 from causality_sdk.claim import claim
 from causality_sdk.errors import QueueError
 from causality_sdk.queue import Queue
@@ -140,18 +141,24 @@ def look(path: Path, destination: Destination = HERE) -> Found:
         claimed = claim(path, destination)
     except Exception as error:  # noqa: BLE001 - whatever it is, it goes into the table
         return Found(trouble=f"it cannot be opened: {error!r}")
+    lease, is_spent = claimed.lease, False
     try:
-        if claimed.lease.path != path:
-            return Found(trouble=f"it was passed over for {claimed.lease.path.name}")
+        if lease.path != path:
+            lease.release()
+            own = ownership.acquire(path)
+            is_spent = own is not None and schema.heir(path) is not None
+            if own is None or not is_spent:
+                return Found(trouble=f"it was passed over for {claimed.lease.path.name}")
+            lease = own  # a crash came while another file took it over: it only has to go
         queue = Queue(path, max_events=10**9, max_bytes=2**40)
         try:
-            found = _read(queue)
+            found = _read(queue, is_spent=is_spent)
         finally:
             queue.close()
     except (QueueError, sqlite3.Error) as error:
         return Found(trouble=f"it cannot be used: {error!r}")
     finally:
-        claimed.lease.release()
+        lease.release()
     ours = {path.name + suffix for suffix in _OURS}
     strange = [
         entry.name
@@ -163,7 +170,7 @@ def look(path: Path, destination: Destination = HERE) -> Found:
     return found
 
 
-def _read(queue: Queue) -> Found:
+def _read(queue: Queue, *, is_spent: bool) -> Found:
     check = queue.read("PRAGMA integrity_check")[0][0]
     rows = queue.peek(0, max_events=10**9, max_bytes=2**40)
     letters = queue.read("SELECT payload FROM dead_letters")
@@ -173,7 +180,7 @@ def _read(queue: Queue) -> Found:
     trouble = "" if check == "ok" else f"integrity_check: {check}"
     if pending != len(rows):
         trouble = trouble or f"it says {pending} pending, and has {len(rows)} rows"
-    if not trouble:
+    if not trouble and not is_spent:
         fresh = queue.append(b'{"idempotency_key":"fresh"}')
         taken = queue.take(fresh - 1, max_events=1, max_bytes=10**6)
         if [row_id for row_id, _ in taken] != [fresh] or queue.settle(taken) != 1:
