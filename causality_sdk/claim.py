@@ -10,7 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from causality_sdk import filesystem, ownership, repair, schema
+from causality_sdk import filesystem, ownership, place, repair, schema
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import is_inherited
 from causality_sdk.repair import Repair
@@ -34,7 +34,7 @@ def claim(base: Path, destination: Destination, *, take_over: bool = False) -> C
     A damaged file is repaired. Raises `QueueError` where a file cannot be used; one that is
     foreign is not passed over silently.
     """
-    schema.make_directory(base.parent)
+    place.make_directory(base.parent)
     filesystem.refuse_network(base)
     others: list[Path] = []
     for path in ownership.siblings(base):

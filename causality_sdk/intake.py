@@ -16,8 +16,9 @@ from causality_sdk import counters, schema, wal
 from causality_sdk.counters import Counters
 from causality_sdk.errors import QueueError, QueueFull
 from causality_sdk.group_commit import GroupCommit, Ticket
-from causality_sdk.queue_file import INSERT, QueueFile
+from causality_sdk.queue_file import QueueFile
 from causality_sdk.runs import runs
+from causality_sdk.transactions import INSERT
 
 TRANSACTION_BYTES = 8 * 1024 * 1024  # of payloads in one commit, and
 TRANSACTION_COST = 15 * 1024 * 1024  # of log for it; half if as much must be evicted

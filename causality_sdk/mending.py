@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from causality_sdk import ownership, quarantine, repair, salvage, schema
+from causality_sdk import ownership, place, quarantine, repair, salvage, schema
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import OPENING
 from causality_sdk.ownership import Lease
@@ -135,7 +135,7 @@ class Mender:
         """A path that is ours: the same one, if nothing lies there, or our database still."""
         assert self._base is not None  # noqa: S101 - `step` has looked
         assert self.lease is not None  # noqa: S101 - they come together
-        schema.make_directory(self._base.parent)
+        place.make_directory(self._base.parent)
         here = self.lease.path
         if self.lease.is_valid and (database or not os.path.lexists(here)):
             return self.lease

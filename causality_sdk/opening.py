@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from causality_sdk import schema
+from causality_sdk import place, schema
 from causality_sdk._version import __version__
 from causality_sdk.claim import claim, fingerprint
 from causality_sdk.config import Config
@@ -37,7 +37,7 @@ def make_wire(config: Config) -> Wire:
         return WIRES[config.wire]()
     directory = config.resolved_queue_path.parent
     try:
-        schema.make_directory(directory)
+        place.make_directory(directory)
         return CausalityProtoWire(installation_id(directory))
     except QueueError:
         if config.fallback != "memory":

@@ -14,8 +14,9 @@ from itertools import islice
 
 from causality_sdk import counters, wal
 from causality_sdk.intake import Intake
-from causality_sdk.queue_file import Change, Row, is_sound
+from causality_sdk.queue_file import Row, is_sound
 from causality_sdk.runs import runs
+from causality_sdk.transactions import Change
 
 __all__ = ["Change", "Queue", "Row"]
 

@@ -14,16 +14,17 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from zlib import crc32
 
 from causality_sdk import counters, schema, wal
-from causality_sdk.counters import COUNTED, Counters
+from causality_sdk.counters import Counters
 from causality_sdk.damage import is_damage
-from causality_sdk.errors import QueueError, QueueFull
+from causality_sdk.detached import Away, Detached, identity
+from causality_sdk.errors import QueueError
 from causality_sdk.forking import OPENING, Inherited, leak, note_inherited, register_queue
+from causality_sdk.transactions import Change, Guard, Transaction
 from causality_sdk.wakeup import is_held_here
 
 if TYPE_CHECKING:
@@ -35,9 +36,6 @@ Row: TypeAlias = tuple[int, bytes]
 
 class Reentered(QueueError):
     """A signal handler, or a destructor, wanted to write while its own thread was writing."""
-
-
-INSERT = "INSERT INTO queue (id, total, crc, payload) VALUES (?, ?, ?, ?)"
 
 
 class QueueFile:
@@ -58,7 +56,7 @@ class QueueFile:
         self.path = path
         # All of them re-entrant: a signal handler may track an event in the middle of anything.
         self._lock = threading.RLock()
-        self._guard = _Guard(self)
+        self._guard = Guard(self)
         self.log_trouble: QueueError | None = None  # set by append, reported by the sender
         self.damage: str | None = None  # what is wrong with the file's bytes; mended by the sender
         self.repair: Repair | None = None  # what became of the file before; told by the sender
@@ -96,7 +94,7 @@ class QueueFile:
                     self._recount_locked(self._writer)
             if path != schema.MEMORY:
                 with suppress(OSError):  # after the first read, which makes the log
-                    self._identity = _identity(path)
+                    self._identity = identity(path)
         except BaseException as error:
             self.close()
             if isinstance(error, sqlite3.Error):
@@ -262,7 +260,7 @@ class QueueFile:
         if self.path == schema.MEMORY:
             return True, True
         try:
-            database, log = _identity(self.path)
+            database, log = identity(self.path)
         except OSError:  # who may not look does not know
             return True, True
         return database == self._identity[0], log == self._identity[1]
@@ -357,8 +355,8 @@ class QueueFile:
             " signal handler; the event may have been written"
         )
 
-    def _transaction_locked(self, connection: sqlite3.Connection) -> _Transaction:
-        return _Transaction(connection, self._trouble)
+    def _transaction_locked(self, connection: sqlite3.Connection) -> Transaction:
+        return Transaction(connection, self._trouble)
 
     def _trouble(self, verb: str, error: sqlite3.Error) -> QueueError:
         if is_damage(error):
@@ -367,137 +365,6 @@ class QueueFile:
         if "locked" in str(error):
             fix = "another program has it open in a transaction: end that, or close that program"
         return QueueError(f"queue {self.path} cannot be {verb} ({error}); {fix}")
-
-
-class Detached(NamedTuple):
-    """The connections of a queue file that are out of use."""
-
-    writer: sqlite3.Connection
-    reader: sqlite3.Connection
-    checkpointer: sqlite3.Connection | None
-
-    def close(self) -> None:
-        """Closes them. May be called twice."""
-        for connection in self:
-            if connection is not None:
-                with suppress(sqlite3.Error):
-                    connection.close()
-
-
-class Away:
-    """Stands where a connection stood while the file is being mended: every use is an error."""
-
-    in_transaction = False
-
-    def execute(self, *_arguments: Any) -> Any:
-        """Raises `sqlite3.OperationalError`."""
-        raise sqlite3.OperationalError("its file is being repaired")
-
-    executemany = executescript = execute
-
-    def close(self) -> None:
-        """Nothing."""
-
-
-def _identity(path: Path) -> tuple[object, object]:
-    """Tells a file and its log from others of their names. Only stats: see `schema`."""
-    return _inode(path), _inode(path.with_name(path.name + "-wal"))
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        info = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return info.st_dev, info.st_ino
-
-
-@dataclass
-class Change:
-    """One transaction under way, for `Queue.change`."""
-
-    connection: sqlite3.Connection
-    counters: Counters
-    last_id: int
-    last_total: int
-    cost: int = 0
-    """Bytes of payload that were moved about, roughly."""
-
-    def append(self, payload: bytes) -> None:
-        """Adds a row at the tail."""
-        self.last_id += 1
-        self.last_total += len(payload)
-        self.cost += 2 * len(payload)
-        self.connection.execute(INSERT, (self.last_id, self.last_total, crc32(payload), payload))
-
-    def inherit(self, counters: Counters) -> None:
-        """Counts what another file has counted, as if its events had gone through this one."""
-        # Ids only grow: the next one is as much higher as events are counted more.
-        self.last_id += counters.removed
-        self.last_total += counters.removed_bytes
-        for name in COUNTED:
-            value = getattr(self.counters, name) + getattr(counters, name)
-            setattr(self.counters, name, value)
-
-
-class _Guard:
-    """Around what changes file and memory: whatever ends it early, the file is believed next time.
-
-    With the lock held. A signal handler may raise between a commit and what follows it. A database
-    error becomes a `QueueError`.
-    """
-
-    def __init__(self, file: QueueFile) -> None:
-        self._file = file
-
-    def __enter__(self) -> None:
-        if self._file._torn:
-            try:
-                self._file._reload_locked()
-            except sqlite3.Error as error:
-                raise self._file._trouble("read", error) from error
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and not isinstance(error, QueueFull):
-            self._file._torn = True
-        if isinstance(error, sqlite3.Error):
-            raise self._file._trouble("read", error) from error
-
-
-class _Transaction:
-    """BEGIN IMMEDIATE to COMMIT; a failure rolls back, and a database error is a `QueueError`.
-
-    IMMEDIATE: a deferred BEGIN that turns into a write later fails at once, whatever the timeout.
-    """
-
-    def __init__(
-        self, connection: sqlite3.Connection, trouble: Callable[[str, sqlite3.Error], QueueError]
-    ) -> None:
-        self._connection = connection
-        self._trouble = trouble
-
-    def __enter__(self) -> None:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise self._trouble("written", error) from error
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            try:
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as failure:
-                self._roll_back()
-                raise self._trouble("written", failure) from failure
-            return
-        self._roll_back()
-        if isinstance(error, sqlite3.Error):
-            raise self._trouble("written", error) from error
-
-    def _roll_back(self) -> None:
-        # SQLite itself has rolled back after some errors, a full disk among them.
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
 
 
 def is_sound(payload: object, crc: object) -> bool:

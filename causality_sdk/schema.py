@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import os
 import sqlite3
-import stat
 import time
 import uuid
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from causality_sdk.damage import LogBroken, QueueDamaged, is_damage
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import OPENING
 from causality_sdk.pages import Log
+from causality_sdk.place import check_place, foreign, newer
 
 if TYPE_CHECKING:
     from sqlite_utils import Migrations
@@ -123,7 +123,7 @@ def prepare(
     has set a damaged file aside.
     `load` gives the migrations, if not those of this release.
     """
-    _check_place(path)
+    check_place(path)
     with OPENING:
         return _prepare(path, destination, retarget, load or load_migrations)
 
@@ -151,7 +151,7 @@ def _prepare(
             except (sqlite3.Error, QueueDamaged, UnicodeDecodeError) as error:
                 if isinstance(error, (QueueDamaged, UnicodeDecodeError)) or is_damage(error):
                     if not is_sure and not _was_ours(path):
-                        raise _foreign(path, f"it is a damaged database ({error})") from error
+                        raise foreign(path, f"it is a damaged database ({error})") from error
                     # Before the connection closes: it would move the log, and delete it.
                     kind = LogBroken if isinstance(error, LogBroken) else QueueDamaged
                     raise _damaged(path, str(error), kind) from error
@@ -228,7 +228,7 @@ def prepare_connection(
     if _is_ours(connection, path):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
-            raise _newer(path, version)
+            raise newer(path, version, VERSION)
     else:
         version = 0
         if path != MEMORY and path.stat().st_mode & 0o077:
@@ -279,7 +279,7 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
         return True
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if application_id != 0 or tables > 0:
-        raise _foreign(path, "it is a database of another program")
+        raise foreign(path, "it is a database of another program")
     return False
 
 
@@ -348,46 +348,6 @@ def load_migrations() -> Migrations:
     return migrations
 
 
-def make_directory(directory: Path) -> None:
-    """Makes the directory of a queue, for this user alone, where there is none.
-
-    Raises `QueueError`.
-    """
-    try:
-        # mode is for the last directory only, which is the one that holds our files
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise QueueError(
-            f"queue directory {directory} cannot be made ({error.strerror or error}); create it"
-            " for this user, or give another queue_path"
-        ) from error
-
-
-def _check_place(path: Path) -> None:
-    """Refuses what cannot be a queue file, without opening it: that could hang, or do something."""
-    for suffix in ("-wal", "-shm"):
-        companion = quarantine.beside(path, suffix)
-        if os.path.lexists(companion):
-            mode = companion.lstat().st_mode
-            if not stat.S_ISREG(mode):
-                raise QueueError(
-                    f"{companion} is {_kind(mode)}, not a regular file, and SQLite needs its name"
-                    f" beside {path}; move it away, or give another queue_path"
-                )
-    try:
-        info = path.lstat()
-    except FileNotFoundError:
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise _not_writable(path) from None
-        return
-    except OSError as error:
-        raise QueueError(f"queue file {path} cannot be read ({error.strerror or error})") from error
-    if not stat.S_ISREG(info.st_mode):
-        raise _foreign(path, f"it is {_kind(info.st_mode)}, not a regular file")
-    if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise _not_writable(path)
-
-
 def _check_header(path: Path) -> bool:
     """Refuses a foreign file and a newer release's, without a change to it.
 
@@ -411,17 +371,17 @@ def _check_header(path: Path) -> bool:
     application_id = int.from_bytes(start[68:72], "big")
     if start.startswith(_HEADER) and application_id == APPLICATION_ID:
         if VERSION < version < VERSION + 1000:
-            raise _newer(path, version)
+            raise newer(path, version, VERSION)
         if not _is_laid_out(start) or version > VERSION:
             raise _damaged(path, "its header is wrong")
     elif start and not start.startswith(_HEADER):
         if _was_ours(path):
             raise _damaged(path, "its header is wrong")
-        raise _foreign(path, "it is not an SQLite database")
+        raise foreign(path, "it is not an SQLite database")
     elif application_id or start[103:105].strip(b"\x00"):
         if _was_ours(path):
             raise _damaged(path, "its header is wrong")
-        raise _foreign(path, "it is a database of another program")
+        raise foreign(path, "it is a database of another program")
     elif log.exists() and log.stat().st_size:
         if not start:
             if _was_ours(path):
@@ -443,36 +403,3 @@ def _is_laid_out(start: bytes) -> bool:
 def _was_ours(path: Path) -> bool:
     log = quarantine.beside(path, "-wal")
     return recognition.is_ours(path, log, APPLICATION_ID, len(counters.COLUMNS))
-
-
-def _newer(path: Path, version: int) -> QueueError:
-    return QueueError(
-        f"queue file {path} was written by a newer causality-sdk (schema {version}, this one knows"
-        f" {VERSION}); upgrade this program, or give another queue_path"
-    )
-
-
-def _not_writable(path: Path) -> QueueError:
-    return QueueError(
-        f"queue file {path} is not writable for this user; fix the permissions of the file and of"
-        " its directory, or give another queue_path"
-    )
-
-
-def _foreign(path: Path, what: str) -> QueueError:
-    return QueueError(
-        f"{path} is not a causality queue: {what}. It was left as it is; move it away, or give"
-        " another queue_path"
-    )
-
-
-def _kind(mode: int) -> str:
-    for test, name in (
-        (stat.S_ISDIR, "a directory"),
-        (stat.S_ISLNK, "a symbolic link"),
-        (stat.S_ISFIFO, "a FIFO"),
-        (stat.S_ISSOCK, "a socket"),
-    ):
-        if test(mode):
-            return name
-    return "a device"

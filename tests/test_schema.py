@@ -16,7 +16,7 @@ import pytest
 from disk import HERE, ask, check, foreign, opened, payloads, tell
 from sqlite_utils import Database, Migrations
 
-from causality_sdk import quarantine, schema
+from causality_sdk import place, quarantine, schema
 from causality_sdk.damage import QueueDamaged
 from causality_sdk.errors import QueueError
 from causality_sdk.schema import Destination
@@ -63,7 +63,7 @@ class TestANewFile:
         path = tmp_path / "made" / "queue.db"
         umask = os.umask(0)
         try:
-            schema.make_directory(path.parent)
+            place.make_directory(path.parent)
             with opened(path) as queue:
                 queue.append(b"x")
                 modes = {
@@ -408,7 +408,7 @@ class TestAPlaceThatCannotBeUsed:
     def test_a_directory_that_is_a_file_is_an_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(QueueError, match="cannot be made") as caught:
-            schema.make_directory(tmp_path / "file")
+            place.make_directory(tmp_path / "file")
         assert str(tmp_path / "file") in str(caught.value)
 
     def test_a_directory_that_is_not_there_is_an_error(self, tmp_path: Path) -> None:

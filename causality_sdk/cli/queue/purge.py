@@ -23,7 +23,7 @@ from causality_sdk.cli.queue.selection import (
 )
 from causality_sdk.cli.surgery import confirm, refuse_live, shrink, taken
 from causality_sdk.queue import Queue
-from causality_sdk.queue_file import Change
+from causality_sdk.transactions import Change
 
 _SLICE = 500
 

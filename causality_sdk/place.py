@@ -1,0 +1,90 @@
+"""The place of a queue file: what may lie there, and the words for what may not.
+
+Neighbour: `schema`, which looks here before it opens a file. Invariant: nothing is opened, and
+nothing is changed but the directory that is made.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from causality_sdk import quarantine
+from causality_sdk.errors import QueueError
+
+
+def make_directory(directory: Path) -> None:
+    """Makes the directory of a queue, for this user alone, where there is none.
+
+    Raises `QueueError`.
+    """
+    try:
+        # mode is for the last directory only, which is the one that holds our files
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise QueueError(
+            f"queue directory {directory} cannot be made ({error.strerror or error}); create it"
+            " for this user, or give another queue_path"
+        ) from error
+
+
+def check_place(path: Path) -> None:
+    """Refuses what cannot be a queue file, without opening it: that could hang, or do something."""
+    for suffix in ("-wal", "-shm"):
+        companion = quarantine.beside(path, suffix)
+        if os.path.lexists(companion):
+            mode = companion.lstat().st_mode
+            if not stat.S_ISREG(mode):
+                raise QueueError(
+                    f"{companion} is {_kind(mode)}, not a regular file, and SQLite needs its name"
+                    f" beside {path}; move it away, or give another queue_path"
+                )
+    try:
+        info = path.lstat()
+    except FileNotFoundError:
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise not_writable(path) from None
+        return
+    except OSError as error:
+        raise QueueError(f"queue file {path} cannot be read ({error.strerror or error})") from error
+    if not stat.S_ISREG(info.st_mode):
+        raise foreign(path, f"it is {_kind(info.st_mode)}, not a regular file")
+    if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise not_writable(path)
+
+
+def newer(path: Path, version: int, known: int) -> QueueError:
+    """The error for a file of schema `version`, where `known` is the newest we know."""
+    return QueueError(
+        f"queue file {path} was written by a newer causality-sdk (schema {version}, this one knows"
+        f" {known}); upgrade this program, or give another queue_path"
+    )
+
+
+def not_writable(path: Path) -> QueueError:
+    """The error for a place that this user cannot write to."""
+    return QueueError(
+        f"queue file {path} is not writable for this user; fix the permissions of the file and of"
+        " its directory, or give another queue_path"
+    )
+
+
+def foreign(path: Path, what: str) -> QueueError:
+    """The error for what is not ours; `what` says what it is."""
+    return QueueError(
+        f"{path} is not a causality queue: {what}. It was left as it is; move it away, or give"
+        " another queue_path"
+    )
+
+
+def _kind(mode: int) -> str:
+    for test, name in (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISLNK, "a symbolic link"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+    ):
+        if test(mode):
+            return name
+    return "a device"
