@@ -73,6 +73,8 @@ class QueueFile:
             )
         except sqlite3.Error as error:
             raise self._trouble("opened", error) from error
+        # One cursor for life: Connection.execute() would make another for every event.
+        self._insert = self._writer.cursor().execute
         self._reader = self._writer
         try:
             if path == schema.MEMORY:
@@ -259,7 +261,9 @@ class QueueFile:
         note_inherited(self.path)
         for connection in {self._writer, self._reader}:
             leak(connection)
+        leak(self._insert)
         self._writer = self._reader = cast("sqlite3.Connection", Inherited())
+        self._insert = self._writer.execute  # type: ignore[assignment]
         self.wal.leave_to_parent()
         self.let_go_after_fork()
 

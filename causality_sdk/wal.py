@@ -90,6 +90,7 @@ class Wal:
         self._closed = False  # guarded by _mutex
         self.written = 0  # bytes since the log last started over, estimated
         self.dirty_since: float | None = None  # clock at the first commit that is not synced
+        self.track_at = math.inf  # clock at which track() checkpoints, unless the sender did
         self._hold_until = -math.inf  # clock before which no checkpoint is tried again
         self.on_pressure: Callable[[], object] | None = None  # wakes the sender; set once
         self._pressed = False  # on_pressure was called since the log last started over
@@ -99,6 +100,7 @@ class Wal:
         self.written += cost
         if self.dirty_since is None:
             self.dirty_since = self._clock()
+            self.track_at = self.dirty_since + TRACK_SECONDS
         if self.written >= SENDER_BYTES and not self._pressed:
             self._pressed = True
             if self.on_pressure is not None:
@@ -170,13 +172,17 @@ class Wal:
         # -1 is of a database without a log (in memory), or of one that another program is just
         # moving: then nothing is known.
         if frames == moved and (frames >= 0 or not busy):
-            self.dirty_since = None
+            self._synced_locked()
         if not busy:
             self.written = 0
         elif frames >= 0:
             self.written = frames * FRAME  # the real length, since the estimate would only grow
         self._pressed = False
         return bool(busy)
+
+    def _synced_locked(self) -> None:
+        self.dirty_since = None
+        self.track_at = math.inf
 
     def empty(self) -> bool:
         """Moves everything into the database and cuts the log to nothing, before the file goes.
@@ -190,7 +196,7 @@ class Wal:
                 busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
                 if not busy:
                     self.written = 0
-                    self.dirty_since = None
+                    self._synced_locked()
         return not busy
 
     def vacuum_step(self) -> bool:
