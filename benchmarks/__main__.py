@@ -37,9 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Gives the exit status: 1 where a row could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the events, fewer rounds")
-    parser.add_argument("--only", action="append", choices=ROWS, metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument(
+        "--only", action="append", choices=ROWS, metavar="ROW", help=", ".join(ROWS)
+    )
     parser.add_argument("--no-peers", action="store_true", help="nothing but causality-sdk")
-    parser.add_argument("--write", action="store_true", help=f"write {page.PAGE.name} and its plots")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write {page.PAGE.name} and its plots"
+    )
     parser.add_argument(
         "--venvs", type=Path, default=peers.DEFAULT, help="where the peers live (%(default)s)"
     )

@@ -12,22 +12,22 @@ from typing import Any
 
 TYPE = "purchase_complete"
 PURCHASE = {
-    "order_id": "A-10",
+    "order_id": "A-1",
     "total_cents": 5897,
     "currency": "EUR",
     "items": [
         {"sku": "mug", "quantity": 2, "price_cents": 1299},
-        {"sku": "tee-m", "quantity": 1, "price_cents": 3299},
+        {"sku": "tee", "quantity": 1, "price_cents": 3299},
     ],
 }
 PAYLOAD_BYTES = 413
 """Of the event as it lies in the queue, whatever the machine is called; see `SERVER`."""
 
 SERVER = {
-    "hostname": "shop-1",
+    "hostname": "shop",
     "python_version": "3.11.7",
     "sdk_version": "0.1.0",
-    "os": "Linux 6.1",
+    "os": "Linux",
     "arch": "x86_64",
 }
 """The context in every event, of one length on every machine."""

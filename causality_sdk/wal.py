@@ -20,7 +20,7 @@ from causality_sdk.forking import leak
 
 PAGE = 4096  # bytes; schema.py makes every file with it
 FRAME = PAGE + 24  # bytes of one page in the log
-SENDER_BYTES = 4 * 1024 * 1024  # of log: the sender checkpoints
+SENDER_BYTES = 8 * 1024 * 1024  # of log: the sender checkpoints
 TRACK_BYTES = 12 * 1024 * 1024  # of log: track() does it itself; leaves room below 16 MiB
 LIMIT_BYTES = 15 * 1024 * 1024  # of log: whoever would go beyond it checkpoints first
 SENDER_SECONDS = 5.0  # after the first commit that is not synced: the sender checkpoints
@@ -156,8 +156,10 @@ class Wal:
             if self._connection is None:
                 # No waiting: our own readers are kept away, and a person may read for hours.
                 self._connection = schema.connect(self._path, busy_seconds=0)
-            # Most of it with nobody held up. It never lets a busy writer's log start over.
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            # Most of it with nobody held up. It never lets a busy writer's log start over. Twice:
+            # what came during the first pass would be synced with the lock held.
+            for _ in range(2):
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             with self._write_lock, self._reading:
                 busy = self._restart_locked(self._connection)
         except BaseException:

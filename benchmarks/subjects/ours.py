@@ -64,7 +64,7 @@ class Subject:
         )
         return time.perf_counter() - started
 
-    def close(self, timeout: float = 0.0) -> float:
+    def close(self, timeout: float = 5.0) -> float:
         """Gives the seconds it took."""
         started = time.perf_counter()
         if self._client is not None:
