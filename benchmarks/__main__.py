@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks import page, peers
@@ -36,14 +37,12 @@ ROWS: dict[str, Callable[[Bench], Iterator[Result]]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Gives the exit status: 1 where a row could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the events, fewer rounds")
-    parser.add_argument(
-        "--only", action="append", choices=ROWS, metavar="ROW", help=", ".join(ROWS)
-    )
-    parser.add_argument("--no-peers", action="store_true", help="nothing but causality-sdk")
-    parser.add_argument(
-        "--write", action="store_true", help=f"write {page.PAGE.name} and its plots"
-    )
+    flag = partial(parser.add_argument, action="store_true")
+    flag("--quick", help="a tenth of the events, fewer rounds")
+    flag("--no-peers", help="nothing but causality-sdk")
+    flag("--write", help=f"write {page.PAGE.name} and its plots")
+    names = ", ".join(ROWS)
+    parser.add_argument("--only", action="append", choices=ROWS, metavar="ROW", help=names)
     parser.add_argument(
         "--venvs", type=Path, default=peers.DEFAULT, help="where the peers live (%(default)s)"
     )
@@ -66,18 +65,24 @@ def main(arguments: list[str] | None = None) -> int:
         endpoint = f"http://127.0.0.1:{server.ask('up')}"
         bench = Bench(Path(scratch), server, endpoint, ready, options.quick)
         for name in options.only or ROWS:
-            try:
-                for result in ROWS[name](bench):
-                    results.append(result)
-                    print(page.line(result), flush=True)
-            except (Broken, subprocess.SubprocessError) as error:
-                failed = True
-                print(f"{name}: could not be measured: {error}", flush=True)
+            failed |= not measure(name, bench, results)
     seconds = time.monotonic() - started
     print(f"{len(results)} lines in {seconds:.0f} s")
     if options.write and not failed:
         page.write(results, missing, seconds)
     return int(failed)
+
+
+def measure(name: str, bench: Bench, results: list[Result]) -> bool:
+    """Adds what the row gives to `results`, and prints it; False if it could not be measured."""
+    try:
+        for result in ROWS[name](bench):
+            results.append(result)
+            print(page.line(result), flush=True)
+    except (Broken, subprocess.SubprocessError) as error:
+        print(f"{name}: could not be measured: {error}", flush=True)
+        return False
+    return True
 
 
 if __name__ == "__main__":

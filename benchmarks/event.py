@@ -39,7 +39,7 @@ MARKER = "tail_number"
 
 def departures(count: int) -> list[dict[str, Any]]:
     """The first `count` departures of the file: type, properties, device and time of each."""
-    events = []
+    events: list[dict[str, Any]] = []
     with gzip.open(DEPARTURES, "rt", encoding="utf-8") as file:
         for line in file:
             if len(events) == count:

@@ -76,5 +76,5 @@ def install(directory: Path) -> tuple[dict[str, tuple[str, str]], dict[str, str]
             words = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
             missing[peer.requirement] = words[-1] if words else "pip gave no reason"
             continue
-        ready |= {subject: (python, peer.module) for subject in peer.subjects}
+        ready |= dict.fromkeys(peer.subjects, (python, peer.module))
     return ready, missing

@@ -89,7 +89,7 @@ def serve(functions: dict[str, Callable[..., Any]]) -> None:
         what, arguments = json.loads(line)
         try:
             answer = {"result": functions[what](**arguments)}
-        except Exception as error:  # the parent says it, and goes on with the others
+        except Exception as error:  # noqa: BLE001 - the parent says it, and goes on with the others
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")

@@ -263,7 +263,7 @@ class QueueFile:
             leak(connection)
         leak(self._insert)
         self._writer = self._reader = cast("sqlite3.Connection", Inherited())
-        self._insert = self._writer.execute  # type: ignore[assignment]
+        self._insert = self._writer.execute
         self.wal.leave_to_parent()
         self.let_go_after_fork()
 

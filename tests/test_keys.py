@@ -25,11 +25,12 @@ def test_a_key_is_what_uuid6_makes_of_the_same_clock_and_the_same_random_bits(
     draws = [secrets.token_bytes(10) for _ in range(500)]
     # Every value of the four bits where the variant lies is among them.
     draws += [bytes([0x0F, 0xFF, nibble << 4, *[0] * 7]) for nibble in range(16)]
-    ours = [keys.new_key(lambda: now, lambda _, draw=draw: draw) for draw in draws]
+    drawn = iter(draws)
+    ours = [keys.new_key(lambda: now, lambda _: next(drawn)) for _ in draws]
     pending = iter(draws)
-    monkeypatch.setattr(uuid6.time, "time_ns", lambda: now)
+    monkeypatch.setattr(time, "time_ns", lambda: now)
     monkeypatch.setattr(
-        uuid6.secrets, "randbits", lambda bits: int.from_bytes(next(pending), "big") % 2**bits
+        secrets, "randbits", lambda bits: int.from_bytes(next(pending), "big") % 2**bits
     )
     monkeypatch.setattr(uuid6, "_last_v7_timestamp", None)
     assert ours == [str(uuid6.uuid7()) for _ in draws]

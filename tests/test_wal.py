@@ -184,15 +184,15 @@ class TestItsTimes:
                 queue.append(b"x" * 256 * 1024)
             assert len(calls) == 1
             queue.checkpoint()
-            for _ in range(25):
+            for _ in range(40):
                 queue.append(b"x" * 256 * 1024)
             assert len(calls) == 2
 
-    def test_pressure_is_not_reported_below_4_mib(self, path: Path) -> None:
+    def test_pressure_is_not_reported_below_8_mib(self, path: Path) -> None:
         calls: list[int] = []
         with opened(path, clock=Clock()) as queue:
             queue.wal.on_pressure = lambda: calls.append(1)
-            queue.append_many([b"x" * 256 * 1024] * 10)
+            queue.append_many([b"x" * 256 * 1024] * 20)
             assert calls == []
 
 

@@ -23,7 +23,7 @@ TEXT = json.dumps({**EVENT, "idempotency_key": "0193489c-7ac1-7b0e-a3cc-1a2b3c4d
 
 def persist_queue(directory: Path) -> Callable[[], Any]:
     """persist-queue's FIFOSQLiteQueue."""
-    import persistqueue  # type: ignore[import-not-found]
+    import persistqueue
 
     queue = persistqueue.FIFOSQLiteQueue(str(directory), auto_commit=True, multithreading=True)
     return lambda: queue.put(EVENT)
@@ -39,7 +39,7 @@ def persist_queue_ack(directory: Path) -> Callable[[], Any]:
 
 def litequeue(directory: Path) -> Callable[[], Any]:
     """Litequeue's put; it takes text."""
-    import litequeue as library  # type: ignore[import-not-found]
+    import litequeue as library
 
     queue = library.LiteQueue(str(directory / "lite.db"))
     return lambda: queue.put(TEXT)
@@ -47,7 +47,7 @@ def litequeue(directory: Path) -> Callable[[], Any]:
 
 def diskcache(directory: Path) -> Callable[[], Any]:
     """The append of a diskcache Deque."""
-    import diskcache as library  # type: ignore[import-not-found]
+    import diskcache as library
 
     queue = library.Deque(directory=str(directory))
     return lambda: queue.append(EVENT)
@@ -55,15 +55,15 @@ def diskcache(directory: Path) -> Callable[[], Any]:
 
 def huey(directory: Path) -> Callable[[], Any]:
     """Enqueues a task of SqliteHuey."""
-    from huey import SqliteHuey  # type: ignore[import-not-found]
+    from huey import SqliteHuey
 
     queue = SqliteHuey(filename=str(directory / "huey.db"))
 
-    @queue.task()  # type: ignore[untyped-decorator]
     def send(event: Any) -> None:
         """Never run: there is no consumer."""
 
-    return lambda: send(EVENT)
+    task = queue.task()(send)
+    return lambda: task(EVENT)
 
 
 def run(name: str) -> None:

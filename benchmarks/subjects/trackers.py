@@ -8,6 +8,7 @@ acknowledgement.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from typing import Any, Protocol
@@ -65,7 +66,7 @@ class PostHog:
     """posthog."""
 
     def __init__(self, endpoint: str, room: int, *, sends: bool) -> None:
-        from posthog import Posthog  # type: ignore[import-not-found]
+        from posthog import Posthog
 
         self._client = Posthog(
             "key",
@@ -89,7 +90,7 @@ class Amplitude:
     """amplitude-analytics."""
 
     def __init__(self, endpoint: str, room: int, *, sends: bool) -> None:
-        from amplitude import (  # type: ignore[import-not-found]
+        from amplitude import (
             Amplitude as Library,
         )
         from amplitude import BaseEvent, Config
@@ -122,7 +123,7 @@ class Snowplow:
     """snowplow-tracker with its asynchronous emitter."""
 
     def __init__(self, endpoint: str, room: int, *, sends: bool) -> None:
-        from snowplow_tracker import (  # type: ignore[import-not-found]
+        from snowplow_tracker import (
             AsyncEmitter,
             SelfDescribing,
             SelfDescribingJson,
@@ -151,7 +152,7 @@ class Mixpanel:
     """Mixpanel with its buffered consumer, which sends 50 at a time inside `track`."""
 
     def __init__(self, endpoint: str, room: int, *, sends: bool) -> None:  # noqa: ARG002
-        from mixpanel import (  # type: ignore[import-not-found]
+        from mixpanel import (
             BufferedConsumer,
         )
         from mixpanel import (
@@ -210,4 +211,4 @@ if __name__ == "__main__":
     run(sys.argv[1])
     sys.stdout.flush()
     # Some of them wait at exit for a thread that has nothing to do.
-    __import__("os")._exit(0)
+    os._exit(0)
