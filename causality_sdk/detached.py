@@ -38,6 +38,10 @@ class Away:
 
     executemany = executescript = execute
 
+    def cursor(self) -> Away:
+        """Itself: a cursor of it is an error, too."""
+        return self
+
     def close(self) -> None:
         """Nothing."""
 

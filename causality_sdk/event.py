@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import orjson
-from uuid6 import uuid7
 
 from causality_sdk.context import server_context
 from causality_sdk.errors import EventError
+from causality_sdk.keys import new_key
 from causality_sdk.plain import ORJSON_OPTIONS, convert, plain, show
 
 KEY_CHARS = 256  # of an idempotency key that a caller brings along
@@ -98,10 +98,6 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _new_key() -> str:
-    return str(uuid7())
-
-
 class Encoder:
     """Makes canonical JSON of events. Stateless after construction; any thread may call it.
 
@@ -114,7 +110,7 @@ class Encoder:
         *,
         max_event_bytes: int,
         now_ms: Callable[[], int] = _now_ms,
-        new_key: Callable[[], str] = _new_key,
+        new_key: Callable[[], str] = new_key,
     ) -> None:
         self._app_id = app_id
         self._max_event_bytes = max_event_bytes
@@ -185,10 +181,12 @@ class Encoder:
         A `_server` that the caller gives in `properties` is kept: a replayed event keeps the
         context it was made in.
         """
+        if type(event_type) is not str or not event_type:
+            event_type = _text("event_type", event_type)
         key = self._new_key() if idempotency_key is None else _key(idempotency_key)
         document: dict[str, Any] = {
             "app_id": self._app_id if app_id is None else _text("app_id", app_id),
-            "event_type": _text("event_type", event_type),
+            "event_type": event_type,
             "idempotency_key": key,
             "timestamp_ms": self._now_ms() if timestamp is None else _timestamp_ms(timestamp),
         }
@@ -202,7 +200,9 @@ class Encoder:
         if properties is None:
             document["properties"] = {"_server": self._server}
         else:
-            document["properties"] = own = _own(properties)
+            # A copy: the first level is changed here.
+            own = properties.copy() if type(properties) is dict else _own(properties)
+            document["properties"] = own
             if "_server" not in own:
                 own["_server"] = self._server
         payload = self._dumps(document)
@@ -284,9 +284,7 @@ def _timestamp_ms(value: object) -> int:
 
 
 def _own(properties: object) -> dict[str, Any]:
-    """A copy of the properties: the first level of them is changed here."""
-    if type(properties) is dict:
-        return properties.copy()
+    """A copy of properties that are no plain dict, as one."""
     if not isinstance(properties, Mapping):
         raise EventError(f"properties must be a mapping of names to values, got {show(properties)}")
     try:

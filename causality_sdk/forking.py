@@ -107,6 +107,10 @@ class Inherited:
 
     executemany = executescript = execute
 
+    def cursor(self) -> Inherited:
+        """Itself: a cursor of it is an error, too."""
+        return self
+
     def close(self) -> None:
         """Nothing: the parent closes it."""
 

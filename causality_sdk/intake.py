@@ -51,6 +51,7 @@ class Intake(QueueFile):
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._reject = reject
+        self._clock = clock
         self._in_flight = (0, 0)  # ids first to last that must not be evicted; set by the sender
         # Where a commit costs an fsync, threads share it.
         self._group = (
@@ -67,7 +68,9 @@ class Intake(QueueFile):
 
         Raises `QueueFull` at the cap under reject; otherwise the oldest make room, counted.
         """
-        self._check_reentry()
+        lock = self._lock
+        if lock._is_owned():  # type: ignore[attr-defined]
+            raise self._reentered()
         if self._group is not None:
             if self._group.is_led_here:
                 raise self._reentered()
@@ -77,12 +80,15 @@ class Intake(QueueFile):
         cost = wal.insert_cost(size)
         log = self.wal
         while True:
-            with self._lock:
+            with lock:
                 if log.written + cost <= wal.LIMIT_BYTES or not log.is_full(cost):
                     row_id = self._append_locked(payload, size, crc, cost)
                     break
             self._relieve(cost)
-        if log.is_due(sender=False):
+        # What is_due() would say no to, it is not asked: a call costs more than both compares.
+        if (log.written >= wal.TRACK_BYTES or self._clock() >= log.track_at) and log.is_due(
+            sender=False
+        ):
             self._relieve()
         return row_id
 
@@ -100,7 +106,7 @@ class Intake(QueueFile):
                 return self._last_id
             row_id = self._last_id + 1
             total = self._last_total + size
-            self._writer.execute(INSERT, (row_id, total, crc, payload))
+            self._insert(INSERT, (row_id, total, crc, payload))
             self._last_id = row_id
             self._last_total = total
             self._pending += 1

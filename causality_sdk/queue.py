@@ -21,6 +21,7 @@ from causality_sdk.transactions import Change
 __all__ = ["Change", "Queue", "Row"]
 
 SLICE_ROWS = 100  # peeked or removed at once, so that track() never waits long for the lock
+BREATH_SECONDS = 50e-6  # after a slice, if threads track meanwhile; about what it takes to wake one
 CORRUPT_ROWS_KEPT = 1000
 CORRUPT_BYTES_KEPT = 4 * 1024 * 1024
 _ID_MAX = 2**63 - 1
@@ -40,6 +41,8 @@ _TRIM_CORRUPT = """
 class Queue(Intake):
     """The queue in one file that the caller owns. Prepared by `schema.prepare` beforehand."""
 
+    _breathed_at = 0  # the newest id at that time; the sender's
+
     def peek(self, after: int, *, max_events: int, max_bytes: int) -> list[Row]:
         """The oldest rows with an id above `after`, in order: as many as fit, but at least one.
 
@@ -54,6 +57,7 @@ class Queue(Intake):
                     found = self._reader.execute(_PEEK, (after, wanted)).fetchall()
             except sqlite3.Error as error:
                 raise self._trouble("read", error) from error
+            self._breathe()
             for row_id, payload, crc in found:
                 after = row_id
                 if not is_sound(payload, crc):
@@ -106,7 +110,19 @@ class Queue(Intake):
             self._check_reentry()
             with self._lock, self._guard:
                 removed += self._remove_slice_locked(part, name)
+            self._breathe()
         return removed
+
+    def _breathe(self) -> None:
+        """Lets threads in that track, if there are any.
+
+        Letting go of a lock is not enough, be it ours or the interpreter's: this thread has it
+        again before another one has woken up, slice after slice, for up to 5 ms.
+        """
+        newest = self._last_id
+        if newest != self._breathed_at:
+            self._breathed_at = newest
+            time.sleep(BREATH_SECONDS)
 
     def _remove_slice_locked(self, rows: Sequence[Row], name: str) -> int:
         state = self._counters.copy()

@@ -75,14 +75,14 @@ class QueueFile:
     def _open(self) -> None:
         path = self.path
         try:
-            self._writer = schema.connect(
+            writer = schema.connect(
                 path,
                 synchronous="FULL" if self._power_safe else "NORMAL",
                 busy_seconds=self._busy_seconds,
             )
         except sqlite3.Error as error:
             raise self._trouble("opened", error) from error
-        self._reader = self._writer
+        self._use(writer, writer)
         try:
             if path == schema.MEMORY:
                 schema.prepare_connection(self._writer, path, schema.Destination("", "", ""))
@@ -100,6 +100,11 @@ class QueueFile:
             if isinstance(error, sqlite3.Error):
                 raise self._trouble("opened", error) from error
             raise
+
+    def _use(self, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+        self._writer, self._reader = writer, reader
+        # One cursor for life: Connection.execute() would make another for every event.
+        self._insert = writer.cursor().execute
 
     def _reload_locked(self) -> None:
         """Makes what is in memory what is in the file."""
@@ -272,13 +277,14 @@ class QueueFile:
         """
         with self.wal.held(), self._lock, self._reading:
             detached = Detached(self._writer, self._reader, self.wal.detach())
-            self._writer = self._reader = cast("sqlite3.Connection", Away())
+            away = cast("sqlite3.Connection", Away())
+            self._use(away, away)
         return detached
 
     def reattach(self, detached: Detached) -> None:
         """Goes on with the connections of before."""
         with self.wal.held(), self._lock, self._reading:
-            self._writer, self._reader = detached.writer, detached.reader
+            self._use(detached.writer, detached.reader)
             self.wal.reattach(detached.checkpointer)
 
     def attach(self, path: Path) -> None:
@@ -291,7 +297,8 @@ class QueueFile:
             try:
                 self._open()
             except BaseException:
-                self._writer = self._reader = cast("sqlite3.Connection", Away())
+                away = cast("sqlite3.Connection", Away())
+                self._use(away, away)
                 raise
             self.wal.attach(path)
             self.damage = None
@@ -320,7 +327,9 @@ class QueueFile:
         note_inherited(self.path)
         for connection in {self._writer, self._reader}:
             leak(connection)
-        self._writer = self._reader = cast("sqlite3.Connection", Inherited())
+        leak(self._insert)
+        inherited = cast("sqlite3.Connection", Inherited())
+        self._use(inherited, inherited)
         self.wal.leave_to_parent()
         self.let_go_after_fork()
 

@@ -21,7 +21,7 @@ from causality_sdk.wakeup import is_held_here
 
 PAGE = 4096  # bytes; schema.py makes every file with it
 FRAME = PAGE + 24  # bytes of one page in the log
-SENDER_BYTES = 4 * 1024 * 1024  # of log: the sender checkpoints
+SENDER_BYTES = 8 * 1024 * 1024  # of log: the sender checkpoints
 TRACK_BYTES = 12 * 1024 * 1024  # of log: track() does it itself; leaves room below 16 MiB
 LIMIT_BYTES = 15 * 1024 * 1024  # of log: whoever would go beyond it checkpoints first
 SENDER_SECONDS = 5.0  # after the first commit that is not synced: the sender checkpoints
@@ -91,6 +91,7 @@ class Wal:
         self._closed = False  # guarded by _mutex
         self.written = 0  # bytes since the log last started over, estimated
         self.dirty_since: float | None = None  # clock at the first commit that is not synced
+        self.track_at = math.inf  # clock at which track() checkpoints, unless the sender did
         self._hold_until = -math.inf  # clock before which no checkpoint is tried again
         self.on_pressure: Callable[[], object] | None = None  # wakes the sender; set once
         self._pressed = False  # on_pressure was called since the log last started over
@@ -100,6 +101,7 @@ class Wal:
         self.written += cost
         if self.dirty_since is None:
             self.dirty_since = self._clock()
+            self.track_at = self.dirty_since + TRACK_SECONDS
         if self.written >= SENDER_BYTES and not self._pressed:
             self._pressed = True
             if self.on_pressure is not None:
@@ -155,8 +157,10 @@ class Wal:
             if self._connection is None:
                 # No waiting: our own readers are kept away, and a person may read for hours.
                 self._connection = schema.connect(self._path, busy_seconds=0)
-            # Most of it with nobody held up. It never lets a busy writer's log start over.
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            # Most of it with nobody held up. It never lets a busy writer's log start over. Twice:
+            # what came during the first pass would be synced with the lock held.
+            for _ in range(2):
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             with self._write_lock, self._reading:
                 busy = self._restart_locked(self._connection)
         except BaseException:
@@ -171,13 +175,17 @@ class Wal:
         # -1 is of a database without a log (in memory), or of one that another program is just
         # moving: then nothing is known.
         if frames == moved and (frames >= 0 or not busy):
-            self.dirty_since = None
+            self._synced_locked()
         if not busy:
             self.written = 0
         elif frames >= 0:
             self.written = frames * FRAME  # the real length, since the estimate would only grow
         self._pressed = False
         return bool(busy)
+
+    def _synced_locked(self) -> None:
+        self.dirty_since = None
+        self.track_at = math.inf
 
     def empty(self) -> bool:
         """Moves everything into the database and cuts the log to nothing, before the file goes.
@@ -191,7 +199,7 @@ class Wal:
                 busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
                 if not busy:
                     self.written = 0
-                    self.dirty_since = None
+                    self._synced_locked()
         return not busy
 
     def vacuum_step(self) -> bool:

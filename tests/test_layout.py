@@ -71,7 +71,7 @@ ALLOWED: dict[str, set[str]] = {
     "detached": set(),
     "delivery": {"errors", "wire.base"},
     "errors": set(),
-    "event": {"errors", "context", "plain"},
+    "event": {"errors", "context", "keys", "plain"},
     "events": {"events.*"},
     "events.*": {"event", "wire", "wire.*", "errors", "events.*"},
     "filesystem": {"errors"},
@@ -81,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
     "holders": {"ownership", "stats"},
     "hooks": {"stats"},
     "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
+    "keys": set(),
     "installation": {"errors"},
     "intake": {
         "counters",

@@ -169,7 +169,7 @@ class TestItsTimes:
     def test_it_is_due_at_once_for_the_sender_when_it_is_long(self, path: Path) -> None:
         clock = Clock()
         with opened(path, clock=clock) as queue:
-            queue.append_many([b"x" * 256 * 1024] * 17)
+            queue.append_many([b"x" * 256 * 1024] * 33)
             assert queue.wal.due_at() == clock.now
             assert queue.wal.is_due(sender=True)
             assert not queue.wal.is_due(sender=False)
@@ -180,19 +180,19 @@ class TestItsTimes:
         calls: list[int] = []
         with opened(path, clock=Clock()) as queue:
             queue.wal.on_pressure = lambda: calls.append(1)
-            for _ in range(25):
+            for _ in range(40):
                 queue.append(b"x" * 256 * 1024)
             assert len(calls) == 1
             queue.checkpoint()
-            for _ in range(25):
+            for _ in range(40):
                 queue.append(b"x" * 256 * 1024)
             assert len(calls) == 2
 
-    def test_pressure_is_not_reported_below_4_mib(self, path: Path) -> None:
+    def test_pressure_is_not_reported_below_8_mib(self, path: Path) -> None:
         calls: list[int] = []
         with opened(path, clock=Clock()) as queue:
             queue.wal.on_pressure = lambda: calls.append(1)
-            queue.append_many([b"x" * 256 * 1024] * 10)
+            queue.append_many([b"x" * 256 * 1024] * 20)
             assert calls == []
 
 
