@@ -159,7 +159,9 @@ class Adoption:
             # Removed between the listing and the lock, it must not be made anew.
             found, done = None, None
             if path.exists() or quarantine.is_waiting(path):
-                found, done = repair.prepare(path, self._destination, retarget=False)
+                found, done = repair.prepare(
+                    path, self._destination, retarget=False, is_same_boot=lease.is_same_boot
+                )
             if found != self._destination:
                 if found:
                     self._put_off[path] = self._clock() + PUT_OFF_SECONDS

@@ -44,7 +44,7 @@ def claim(base: Path, destination: Destination, *, take_over: bool = False) -> C
         if lease is None:
             continue
         try:
-            found, done = repair.prepare(path, destination)
+            found, done = repair.prepare(path, destination, is_same_boot=lease.is_same_boot)
             spent = schema.heir(path) is not None
             if found != destination and take_over and not spent:
                 found = schema.take_over(path, destination)

@@ -68,8 +68,11 @@ def lock_path(queue_file: Path) -> Path:
 class Lease:
     """The right to write to `path`, until `release()` or the end of the process."""
 
-    def __init__(self, path: Path, lock: BaseFileLock) -> None:
+    def __init__(self, path: Path, lock: BaseFileLock, *, is_same_boot: bool) -> None:
         self.path = path
+        self.is_same_boot = is_same_boot
+        """Whether the last owner is known to have had it since the machine was switched on: then
+        no power cut has come in between."""
         self._lock = lock
         self._identity = _identity(lock_path(path))
 
@@ -116,8 +119,10 @@ def acquire(path: Path) -> Lease | None:
             f"lock file {target} cannot be used ({getattr(error, 'strerror', None) or error});"
             " make its directory writable for this user, or give another queue_path"
         ) from error
-    _sign(target)
-    return Lease(path, lock)
+    before = owner(path)
+    boot = _boot_id()
+    _sign(target, boot)
+    return Lease(path, lock, is_same_boot=boot is not None and before.get("boot") == boot)
 
 
 def _check_place(target: Path) -> None:
@@ -153,7 +158,15 @@ def _identity(target: Path) -> tuple[int, int] | None:
     return info.st_dev, info.st_ino
 
 
-def _sign(target: Path) -> None:
+def _boot_id() -> str | None:
+    """What is different after each start of the machine; None where nobody says."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
+    except OSError:
+        return None
+
+
+def _sign(target: Path, boot: str | None) -> None:
     """Writes who owns the lock. The first byte stays blank: it is the one that Windows locks."""
     text = orjson.dumps(
         {
@@ -161,6 +174,7 @@ def _sign(target: Path) -> None:
             "host": socket.gethostname().encode("utf-8", "replace").decode("utf-8"),
             "started_ms": time.time_ns() // 1_000_000,
             "program": Path(sys.argv[0]).name if sys.argv else "",
+            "boot": boot,
         }
     )
     try:

@@ -30,9 +30,12 @@ class Repair:
 
 
 def prepare(
-    path: Path, destination: Destination, *, retarget: bool = True
+    path: Path, destination: Destination, *, retarget: bool = True, is_same_boot: bool = False
 ) -> tuple[Destination, Repair | None]:
-    """`schema.prepare`, and the repair that was needed first, if any. Raises `QueueError`."""
+    """`schema.prepare`, and the repair that was needed first, if any. Raises `QueueError`.
+
+    `is_same_boot` as `Lease.is_same_boot`.
+    """
     done = None
     if quarantine.damaged_path(path).exists():
         if path.exists():
@@ -41,7 +44,8 @@ def prepare(
             quarantine_again(path)
             done = rebuild(path, destination, "an earlier repair was cut short")
     try:
-        return schema.prepare(path, destination, retarget=retarget), done
+        found = schema.prepare(path, destination, retarget=retarget, is_same_boot=is_same_boot)
+        return found, done
     except QueueDamaged as damaged:
         is_kept = not isinstance(damaged, LogBroken)
         done = rebuild(path, destination, str(damaged), is_kept=is_kept)

@@ -113,6 +113,7 @@ def prepare(
     destination: Destination,
     *,
     retarget: bool = True,
+    is_same_boot: bool = False,
     load: Callable[[], Migrations] | None = None,
 ) -> Destination:
     """Makes sure that `path` is a queue file of this release, and gives the destination it has.
@@ -121,15 +122,20 @@ def prepare(
     ours under `retarget`. The caller owns the file. Raises `QueueError` for anything else that
     lies there, for a newer schema, and for a place that cannot be used; and `QueueDamaged` after it
     has set a damaged file aside.
-    `load` gives the migrations, if not those of this release.
+    `is_same_boot`: since the machine was switched on, so that a gap in the log is damage and not
+    what a power cut leaves. `load` gives the migrations, if not those of this release.
     """
     check_place(path)
     with OPENING:
-        return _prepare(path, destination, retarget, load or load_migrations)
+        return _prepare(path, destination, retarget, is_same_boot, load or load_migrations)
 
 
 def _prepare(
-    path: Path, destination: Destination, retarget: bool, load: Callable[[], Migrations]
+    path: Path,
+    destination: Destination,
+    retarget: bool,
+    is_same_boot: bool,
+    load: Callable[[], Migrations],
 ) -> Destination:
     try:
         is_sure = _check_header(path)
@@ -141,7 +147,7 @@ def _prepare(
             connection = stack.enter_context(closing(_unread(path, BUSY_SECONDS)))
             try:
                 _set_pragmas(connection, "NORMAL")
-                if log is not None:
+                if log is not None and is_same_boot:
                     _check_log(connection, log)
                 found = prepare_connection(connection, path, destination, load)
                 _look(connection)
@@ -193,8 +199,10 @@ def _open_log(path: Path, stack: ExitStack) -> Log | None:
 def _check_log(connection: sqlite3.Connection, log: Log) -> None:
     """Raises `QueueDamaged` if SQLite takes less of the log than was committed to it.
 
-    It stops without a word at the first frame whose sum is wrong. What comes behind, sound and
-    committed, would be gone. A frame that a crash cut short has nothing behind it.
+    Not after a power cut: that leaves gaps in what was not synced, nothing behind such a gap was
+    promised, and of a transaction with a gap no page may be taken. Without one, SQLite stops
+    without a word at the first frame whose sum is wrong. What comes behind, sound and committed,
+    would be gone. A frame that a crash cut short has nothing behind it.
     """
     promised = log.last_commit()
     if not promised:

@@ -81,7 +81,7 @@ class Life:
         assert lease is not None
         self.lease = lease
         try:
-            _, done = repair.prepare(path, HERE)
+            _, done = repair.prepare(path, HERE, is_same_boot=True)
             if done is not None:
                 self.repairs.append(done)
             self.queue = Queue(path, max_events=10**9, max_bytes=2**40)

@@ -15,7 +15,7 @@ import pytest
 from damaged import PAGE, ROOT, Life, leave_behind, overwrite
 from disk import HERE, ask, check, file_state, opened, tell
 
-from causality_sdk import Client, QueueError, quarantine, schema
+from causality_sdk import Client, QueueError, quarantine, repair, schema
 from causality_sdk.claim import claim
 from causality_sdk.counters import COLUMNS
 from causality_sdk.testing import LoopbackCollector
@@ -225,6 +225,23 @@ class TestTheDatabase:
 
 
 class TestTheLog:
+    def test_after_a_power_cut_a_gap_is_no_damage(
+        self, in_log: tuple[Path, list[bytes]], path: Path
+    ) -> None:
+        """Nothing behind it was promised; SQLite takes what is before it."""
+        template, events = in_log
+        copy(template, path)
+        frames = wal(path).stat().st_size // FRAME
+        overwrite(wal(path), 32 + frames // 2 * FRAME, garbage(FRAME, 1))
+        # As claim() does where the machine was switched on since.
+        found, done = repair.prepare(path, HERE)
+        assert (found, done) == (HERE, None)
+        with opened(path) as queue:
+            rows = [payload for _, payload in queue.peek(0, max_events=10**6, max_bytes=10**9)]
+            assert rows == sorted(rows)
+            assert rows[-1] in events[:-1]
+            check(queue)
+
     def test_a_damaged_frame_costs_at_most_what_it_alone_held(
         self, in_log: tuple[Path, list[bytes]], tmp_path: Path
     ) -> None:
@@ -355,7 +372,7 @@ def count(event, arguments):
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
-repair.prepare(path, HERE)
+repair.prepare(path, HERE, is_same_boot=True)
 print("done")
 """
 
@@ -402,7 +419,7 @@ class TestACrashInTheMiddle:
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
             "try:\n"
-            "    repair.prepare(Path(sys.argv[1]), HERE)\n"
+            "    repair.prepare(Path(sys.argv[1]), HERE, is_same_boot=True)\n"
             "except QueueError as error:\n"
             "    print(error)\n"
         )

@@ -57,7 +57,7 @@ def main(base: Path, seconds: float, seed: int, endpoint: str) -> None:
                 print(json.dumps({"error": str(error)}), flush=True)  # noqa: T201
                 continue
         else:
-            lease = ownership.Lease(base, None)  # type: ignore[arg-type]
+            lease = ownership.Lease(base, None, is_same_boot=False)  # type: ignore[arg-type]
         mark = lease.path.with_name(lease.path.name + ".mark")
         try:
             mark_file = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
