@@ -36,6 +36,7 @@ LOG_BYTES = 15 * 1024 * 1024  # cut back to it; less would cost every writer wha
 _RETARGET = "UPDATE state SET endpoint = ?, wire = ?, key_fingerprint = ?"
 _HEADER = b"SQLite format 3\x00"
 _PAGE_BYTES = 4096  # `wal` and the cap count on it
+_UNWRITTEN_BYTES = 64 * 1024  # a file is not larger before its first commit is on disk
 _INCREMENTAL = 2  # what PRAGMA auto_vacuum calls it
 BUSY_SECONDS = 2.0  # for people who have the file open in another program
 
@@ -383,6 +384,9 @@ def _check_header(path: Path) -> bool:
         if not _is_laid_out(start) or version > VERSION:
             raise _damaged(path, "its header is wrong")
     elif start and not start.startswith(_HEADER):
+        if _is_unwritten(path, log):
+            os.truncate(path, 0)  # nothing is in it, so there is nothing to keep
+            return True
         if _was_ours(path):
             raise _damaged(path, "its header is wrong")
         raise foreign(path, "it is not an SQLite database")
@@ -401,6 +405,13 @@ def _check_header(path: Path) -> bool:
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
             return _is_ours(connection, path)
     return application_id == APPLICATION_ID or len(start) < 100
+
+
+def _is_unwritten(path: Path, log: Path) -> bool:
+    """Whether a power cut came while the file was made: it has a size, and zeros for content."""
+    if path.stat().st_size > _UNWRITTEN_BYTES or (log.exists() and log.stat().st_size):
+        return False
+    return not path.read_bytes().strip(b"\x00")
 
 
 def _is_laid_out(start: bytes) -> bool:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,13 @@ def name(client):
 """
 
 
+def unmeasured(environ: Mapping[str, str]) -> dict[str, str]:
+    """Without the measuring of coverage, whose tracer has a lock: a signal handler, or a fork, that
+    comes while it is held would wait for ever, in a tool that no user of ours runs.
+    """
+    return {name: value for name, value in environ.items() if not name.startswith("COVERAGE_")}
+
+
 class Ended(NamedTuple):
     """How a program ended, and what it and its children printed."""
 
@@ -68,6 +76,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=unmeasured(os.environ),
             start_new_session=True,
         )
 

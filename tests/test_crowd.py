@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from child_program import unmeasured
 
 from causality_sdk.testing import LoopbackCollector
 
@@ -39,7 +40,10 @@ class Crowd:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+                env={
+                    **unmeasured(os.environ),
+                    "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+                },
             )
         )
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from child_program import unmeasured
 
 from causality_sdk.testing import LoopbackCollector
 
@@ -77,7 +78,7 @@ def test_it_neither_hangs_nor_loses_an_event_whose_key_was_returned(
             capture_output=True,
             text=True,
             timeout=60,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+            env={**unmeasured(os.environ), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
             check=False,
         )
         assert program.returncode == 0
@@ -102,7 +103,7 @@ def test_it_neither_hangs_nor_loses_an_event_whose_key_was_returned(
             capture_output=True,
             text=True,
             timeout=60,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+            env={**unmeasured(os.environ), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
             check=True,
         )
         assert rest.stdout == "0 0\n"

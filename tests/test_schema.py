@@ -337,8 +337,13 @@ class TestANewerOrDamagedFile:
         path.write_bytes(content)
         assert_it_is_set_aside(path, "malformed|not a database")
 
-    def test_a_file_of_nothing_but_zeros_is_what_a_power_cut_left_of_ours(self, path: Path) -> None:
+    def test_a_small_file_of_zeros_is_a_creation_that_a_power_cut_ended(self, path: Path) -> None:
         zeros(path)
+        assert schema.prepare(path, HERE) == HERE
+        assert ask(path, "SELECT count(*) FROM queue") == [(0,)]
+
+    def test_a_large_file_of_zeros_is_what_a_power_cut_left_of_ours(self, path: Path) -> None:
+        path.write_bytes(bytes(128 * 1024))
         assert_it_is_set_aside(path, "its header is wrong")
 
     def test_a_file_cut_off_in_its_header_is_damage(self, path: Path) -> None:

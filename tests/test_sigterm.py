@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from child_program import unmeasured
 
 from causality_sdk import ConfigError, exit_on_sigterm
 from causality_sdk.testing import LoopbackCollector
@@ -40,7 +41,7 @@ def start(tmp_path: Path, endpoint: str, program: str = PROGRAM) -> subprocess.P
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        env={**unmeasured(os.environ), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
     )
 
 

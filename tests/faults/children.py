@@ -110,7 +110,11 @@ def produce(spec: dict[str, Any], **options: Any) -> tuple[int, str]:
 
 def environment() -> dict[str, str]:
     """Ours, without options of the client, and with our modules first."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("CAUSALITY_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CAUSALITY_", "COVERAGE_"))
+    }
     kept["PYTHONPATH"] = str(ROOT)
     kept["PYTHONDONTWRITEBYTECODE"] = "1"
     kept["NO_PROXY"] = kept["no_proxy"] = "127.0.0.1"

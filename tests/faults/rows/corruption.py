@@ -87,7 +87,10 @@ def _damages(run: Run, place: dict[str, Path], count: int) -> Iterator[Damage]:
 def _spoil(path: Path, damage: Damage) -> None:
     file = path.with_name(path.name + damage.suffix)
     content = file.read_bytes()
-    at = damage.offset
+    # What is at work may have begun its log anew since the offset was chosen.
+    at = damage.offset % max(1, len(content))
+    if not content:
+        return
     if damage.kind == "truncate":
         changed = content[:at]
     elif damage.kind == "zero":
