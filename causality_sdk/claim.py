@@ -6,7 +6,6 @@ locked, and let go again when its events are meant for somebody else.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,4 +57,6 @@ def claim(base: Path, destination: Destination) -> Claim:
 
 def fingerprint(api_key: str) -> str:
     """Tells one api key from another without holding it."""
+    import hashlib  # with OpenSSL, which `import causality_sdk` does not load
+
     return hashlib.sha256(b"causality-sdk queue\x00" + api_key.encode()).hexdigest()[:16]

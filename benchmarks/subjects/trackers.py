@@ -95,7 +95,6 @@ class Amplitude:
         )
         from amplitude import BaseEvent, Config
 
-        logging.getLogger("amplitude").setLevel(logging.CRITICAL)
         self._event = BaseEvent
         self._client = Library(
             "key",
@@ -130,7 +129,6 @@ class Snowplow:
             Tracker,
         )
 
-        logging.getLogger("snowplow_tracker").setLevel(logging.CRITICAL)
         self._event, self._json = SelfDescribing, SelfDescribingJson
         emitter = AsyncEmitter(
             endpoint, batch_size=BATCH if sends else room, buffer_capacity=room, byte_limit=None
@@ -183,6 +181,7 @@ TRACKERS: dict[str, Any] = {
 
 def run(name: str) -> None:
     """Answers until the parent ends it."""
+    logging.disable(logging.CRITICAL)  # they tell the terminal about every request
     events: list[dict[str, Any]] = []
 
     def put(count: int, endpoint: str) -> float:
