@@ -121,6 +121,8 @@ class Amplitude:
 class Snowplow:
     """snowplow-tracker with its asynchronous emitter."""
 
+    batch = BATCH
+
     def __init__(self, endpoint: str, room: int, *, sends: bool) -> None:
         from snowplow_tracker import (
             AsyncEmitter,
@@ -131,7 +133,7 @@ class Snowplow:
 
         self._event, self._json = SelfDescribing, SelfDescribingJson
         emitter = AsyncEmitter(
-            endpoint, batch_size=BATCH if sends else room, buffer_capacity=room, byte_limit=None
+            endpoint, batch_size=self.batch if sends else room, buffer_capacity=room
         )
         self._tracker = Tracker("bench", emitters=emitter, encode_base64=False)
 
@@ -144,6 +146,12 @@ class Snowplow:
     def flush(self) -> None:
         """Returns when all were sent."""
         self._tracker.flush()
+
+
+class SnowplowAsItComes(Snowplow):
+    """The same with its own size of a batch."""
+
+    batch = 10
 
 
 class Mixpanel:
@@ -175,6 +183,7 @@ TRACKERS: dict[str, Any] = {
     "posthog": PostHog,
     "amplitude": Amplitude,
     "snowplow": Snowplow,
+    "snowplow, 10 a batch": SnowplowAsItComes,
     "mixpanel": Mixpanel,
 }
 
