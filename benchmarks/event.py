@@ -33,7 +33,7 @@ SERVER = {
 """The context in every event, of one length on every machine."""
 
 DEPARTURES = Path(__file__).resolve().parent.parent / "tests" / "data" / "flights-100000.ndjson.gz"
-MARKER = "tail_number"
+MARKER = "distance_miles"
 """A name that is in every departure once, by which the server counts them."""
 
 

@@ -39,7 +39,11 @@ PEERS = [
     Peer("rudder-sdk-python==2.1.9", "benchmarks.subjects.trackers", ("rudderstack",)),
     Peer("posthog==7.91.1", "benchmarks.subjects.trackers", ("posthog",)),
     Peer("amplitude-analytics==1.3.0", "benchmarks.subjects.trackers", ("amplitude",)),
-    Peer("snowplow-tracker==1.1.0", "benchmarks.subjects.trackers", ("snowplow",)),
+    Peer(
+        "snowplow-tracker==1.1.0",
+        "benchmarks.subjects.trackers",
+        ("snowplow", "snowplow, 10 a batch"),
+    ),
     Peer("mixpanel==5.4.1", "benchmarks.subjects.trackers", ("mixpanel",)),
 ]
 

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ class Process:
             [python, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # peers say much there; what fails is told by the answer
             text=True,
             cwd=ROOT,
             env={**_without_options(os.environ), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -90,7 +90,6 @@ def serve(functions: dict[str, Callable[..., Any]]) -> None:
         try:
             answer = {"result": functions[what](**arguments)}
         except Exception as error:  # noqa: BLE001 - the parent says it, and goes on with the others
-            traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

@@ -6,7 +6,6 @@ after it was locked, and let go again when its events are meant for somebody els
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,4 +64,6 @@ def claim(base: Path, destination: Destination, *, take_over: bool = False) -> C
 
 def fingerprint(api_key: str) -> str:
     """Tells one api key from another without holding it."""
+    import hashlib  # with OpenSSL, which `import causality_sdk` does not load
+
     return hashlib.sha256(b"causality-sdk queue\x00" + api_key.encode()).hexdigest()[:16]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import platform
 import socket
 import sys
 
@@ -22,6 +21,8 @@ def server_context() -> dict[str, str]:
     Reads files and calls the kernel at the first call only. What the machine does not tell is an
     empty string; nothing here ever asks the network.
     """
+    import platform  # one of the slower ones; `import causality_sdk` does without
+
     return {
         "hostname": _hostname(),
         "python_version": platform.python_version(),

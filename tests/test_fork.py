@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from child_program import Program, run
+from child_program import Program, run, unmeasured
 from queue_files import drain, payloads, queue_files
 
 from causality_sdk import ownership
@@ -58,6 +58,7 @@ def storm(directory: Path, *, forks: int, durability: str, seed: int) -> None:
             capture_output=True,
             text=True,
             timeout=900,
+            env=unmeasured(os.environ),
             check=False,
         )
         assert program.returncode == 0, program.stderr

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from child_program import run
+from child_program import run, unmeasured
 from queue_files import drain, payloads, queue_files
 
 from causality_sdk.testing import LoopbackCollector
@@ -32,6 +33,7 @@ def test_the_events_of_children_are_sent_as_they_end(tmp_path: Path, method: str
             capture_output=True,
             text=True,
             timeout=120,
+            env=unmeasured(os.environ),
             check=False,
         )
         assert (program.returncode, program.stderr) == (0, "")

@@ -11,7 +11,15 @@ from benchmarks.event import MARKER
 from benchmarks.process import Broken, Process
 from benchmarks.result import Result, median, ratio
 
-TRACKERS = ("segment", "rudderstack", "posthog", "amplitude", "snowplow", "mixpanel")
+TRACKERS = (
+    "segment",
+    "rudderstack",
+    "posthog",
+    "amplitude",
+    "snowplow, 10 a batch",
+    "snowplow",
+    "mixpanel",
+)
 ARRIVAL_SECONDS = 30.0
 DRAINED = 200_000
 
@@ -24,8 +32,10 @@ def end_to_end(bench: Bench) -> Iterator[Result]:
     notes: dict[str, str] = {}
     with ExitStack() as stack:
         processes = {name: stack.enter_context(bench.peer(name)) for name in others}
-        for number in range(3 if bench.quick else 5):
-            mine.append(_ours(bench, count))
+        ours = stack.enter_context(bench.ours())
+        _ours(bench, ours, 100)  # what is loaded late is loaded; the others load it at import
+        for _ in range(3 if bench.quick else 5):
+            mine.append(_ours(bench, ours, count))
             for name, process in processes.items():
                 if name in notes:
                     continue
@@ -36,7 +46,6 @@ def end_to_end(bench: Bench) -> Iterator[Result]:
                     others.pop(name)
                     continue
                 others[name].append(rate)
-            del number
     best = max(others, key=lambda name: median(others[name]), default="")
     yield Result(
         "end-to-end",
@@ -57,12 +66,11 @@ def end_to_end(bench: Bench) -> Iterator[Result]:
         yield Result("end-to-end", f"the same against {name}", f"failed: {words}")
 
 
-def _ours(bench: Bench, count: int) -> float:
+def _ours(bench: Bench, ours: Process, count: int) -> float:
+    ours.ask("read_departures", count=count)
+    ours.ask("open", path=bench.directory(), endpoint=bench.endpoint)
     bench.server.ask("expect", marker=MARKER)
-    with bench.ours() as ours:
-        ours.ask("read_departures", count=count)
-        ours.ask("open", path=bench.directory(), endpoint=bench.endpoint)
-        outcome = ours.ask("deliver", count=count)
+    outcome = ours.ask("deliver", count=count)
     _check(outcome, count, bench.server.ask("counted"))
     return float(count / outcome["seconds"])
 
@@ -137,7 +145,7 @@ def drain(bench: Bench) -> Iterator[Result]:
                 queue = {"path": bench.directory(), "endpoint": bench.endpoint, "start": False}
                 ours.ask("open", **queue)
                 ours.ask("put_many", calls=count // 1000, events=1000)
-                ours.ask("close")
+                ours.ask("close", timeout=0.0)  # else it would deliver what it can
                 ours.ask("open", answers=where == "stub", **queue)
                 flush = ours.ask("flush")
                 if flush["remaining"] or flush["delivered"] != count // 1000 * 1000:

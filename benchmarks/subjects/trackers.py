@@ -95,7 +95,6 @@ class Amplitude:
         )
         from amplitude import BaseEvent, Config
 
-        logging.getLogger("amplitude").setLevel(logging.CRITICAL)
         self._event = BaseEvent
         self._client = Library(
             "key",
@@ -122,6 +121,8 @@ class Amplitude:
 class Snowplow:
     """snowplow-tracker with its asynchronous emitter."""
 
+    batch = BATCH
+
     def __init__(self, endpoint: str, room: int, *, sends: bool) -> None:
         from snowplow_tracker import (
             AsyncEmitter,
@@ -130,10 +131,9 @@ class Snowplow:
             Tracker,
         )
 
-        logging.getLogger("snowplow_tracker").setLevel(logging.CRITICAL)
         self._event, self._json = SelfDescribing, SelfDescribingJson
         emitter = AsyncEmitter(
-            endpoint, batch_size=BATCH if sends else room, buffer_capacity=room, byte_limit=None
+            endpoint, batch_size=self.batch if sends else room, buffer_capacity=room
         )
         self._tracker = Tracker("bench", emitters=emitter, encode_base64=False)
 
@@ -146,6 +146,12 @@ class Snowplow:
     def flush(self) -> None:
         """Returns when all were sent."""
         self._tracker.flush()
+
+
+class SnowplowAsItComes(Snowplow):
+    """The same with its own size of a batch."""
+
+    batch = 10
 
 
 class Mixpanel:
@@ -177,12 +183,14 @@ TRACKERS: dict[str, Any] = {
     "posthog": PostHog,
     "amplitude": Amplitude,
     "snowplow": Snowplow,
+    "snowplow, 10 a batch": SnowplowAsItComes,
     "mixpanel": Mixpanel,
 }
 
 
 def run(name: str) -> None:
     """Answers until the parent ends it."""
+    logging.disable(logging.CRITICAL)  # they tell the terminal about every request
     events: list[dict[str, Any]] = []
 
     def put(count: int, endpoint: str) -> float:
