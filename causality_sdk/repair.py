@@ -77,6 +77,7 @@ def rebuild(
     damaged, target = quarantine.damaged_path(path), quarantine.beside(path, ".salvage")
     started = time.monotonic()
     try:
+        is_small = damaged.stat().st_size <= schema.UNWRITTEN_BYTES
         try:
             found = salvage.build(damaged, target, destination, known)
         except BaseException:
@@ -86,6 +87,8 @@ def rebuild(
         quarantine.sync_directory(path.parent)
     except (OSError, sqlite3.Error) as error:
         raise _postponed(path, error) from error
+    if not (found.events or found.dead_letters or found.lost) and is_small:
+        is_kept = False  # it was being made, and there is nothing in it to look at
     kept = quarantine.conclude(path, is_kept=is_kept)
     return Repair(_report(path, cause, found, kept, time.monotonic() - started), found.lost)
 

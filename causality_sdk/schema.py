@@ -36,7 +36,7 @@ LOG_BYTES = 15 * 1024 * 1024  # cut back to it; less would cost every writer wha
 _RETARGET = "UPDATE state SET endpoint = ?, wire = ?, key_fingerprint = ?"
 _HEADER = b"SQLite format 3\x00"
 _PAGE_BYTES = 4096  # `wal` and the cap count on it
-_UNWRITTEN_BYTES = 64 * 1024  # a file is not larger before its first commit is on disk
+UNWRITTEN_BYTES = 64 * 1024  # a file is not larger before its first commit is on disk
 _INCREMENTAL = 2  # what PRAGMA auto_vacuum calls it
 BUSY_SECONDS = 2.0  # for people who have the file open in another program
 
@@ -409,7 +409,7 @@ def _check_header(path: Path) -> bool:
 
 def _is_unwritten(path: Path, log: Path) -> bool:
     """Whether a power cut came while the file was made: it has a size, and zeros for content."""
-    if path.stat().st_size > _UNWRITTEN_BYTES or (log.exists() and log.stat().st_size):
+    if path.stat().st_size > UNWRITTEN_BYTES or (log.exists() and log.stat().st_size):
         return False
     return not path.read_bytes().strip(b"\x00")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from child_program import unmeasured
 from click.testing import CliRunner, Result
 
 from causality_sdk import __version__
@@ -43,7 +44,12 @@ def every_command(group: click.Group = main, path: str = "") -> dict[str, click.
 
 def python(*args: str) -> str:
     result = subprocess.run(
-        [sys.executable, *args], check=True, capture_output=True, text=True, cwd=ROOT
+        [sys.executable, *args],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=unmeasured(os.environ),  # what is loaded, and how soon, is asked of the program alone
     )
     return result.stdout
 
