@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from child_program import unmeasured
 
 from causality_sdk import Client, QueueError, filesystem, ownership
 from causality_sdk.claim import claim
@@ -177,7 +178,7 @@ except QueueError as error:
             timeout=60,
             check=True,
             cwd=place,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+            env={**unmeasured(os.environ), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
         )
         assert list(place.iterdir()) == []  # no directory called ~
         return result.stdout
