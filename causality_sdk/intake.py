@@ -18,6 +18,7 @@ from causality_sdk.errors import QueueError, QueueFull
 from causality_sdk.group_commit import GroupCommit, Ticket
 from causality_sdk.queue_file import QueueFile
 from causality_sdk.runs import runs
+from causality_sdk.snapshot import is_in_the_way
 from causality_sdk.transactions import INSERT
 
 TRANSACTION_BYTES = 8 * 1024 * 1024  # of payloads in one commit, and
@@ -106,7 +107,15 @@ class Intake(QueueFile):
                 return self._last_id
             row_id = self._last_id + 1
             total = self._last_total + size
-            self._insert(INSERT, (row_id, total, crc, payload))
+            if not self._snapshot.is_kept:
+                self._snapshot.keep()
+            try:
+                self._insert(INSERT, (row_id, total, crc, payload))
+            except sqlite3.OperationalError as error:
+                if not is_in_the_way(error):
+                    raise
+                self._snapshot.let_go()
+                self._insert(INSERT, (row_id, total, crc, payload))
             self._last_id = row_id
             self._last_total = total
             self._pending += 1
@@ -286,7 +295,7 @@ class Intake(QueueFile):
                 chunk_bytes += row_bytes
                 if not over_events and chunk_bytes >= over_bytes + self._room // 100:
                     break
-            for low, high in runs(row_id for row_id, _ in oldest[: len(sizes)]):
+            for low, high in runs([row_id for row_id, _ in oldest[: len(sizes)]]):
                 self._writer.execute(_DELETE_RANGE, (low, high))
             state.add(f"evicted_{reason}", len(sizes), chunk_bytes)
             evicted += sizes

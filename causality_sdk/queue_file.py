@@ -24,6 +24,7 @@ from causality_sdk.damage import is_damage
 from causality_sdk.detached import Away, Detached, identity
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import OPENING, Inherited, leak, note_inherited, register_queue
+from causality_sdk.snapshot import Snapshot
 from causality_sdk.transactions import Change, Guard, Transaction
 from causality_sdk.wakeup import is_held_here
 
@@ -67,7 +68,8 @@ class QueueFile:
         # memory has one connection only: there peeking takes the lock itself.
         memory = path == schema.MEMORY
         self._reading = self._lock if memory else threading.RLock()
-        self.wal = wal.Wal(path, self._lock, nullcontext() if memory else self._reading, clock)
+        reading = nullcontext() if memory else self._reading
+        self.wal = wal.Wal(path, self._lock, reading, clock, self._let_go_locked)
         with OPENING:
             self._open()
             register_queue(self)
@@ -105,9 +107,14 @@ class QueueFile:
         self._writer, self._reader = writer, reader
         # One cursor for life: Connection.execute() would make another for every event.
         self._insert = writer.cursor().execute
+        self._snapshot = Snapshot(writer)
+
+    def _let_go_locked(self) -> None:
+        self._snapshot.let_go()
 
     def _reload_locked(self) -> None:
         """Makes what is in memory what is in the file."""
+        self._snapshot.let_go()
         for connection in (self._writer, self._reader):
             if connection.in_transaction:  # interrupted between its BEGIN and its end
                 connection.execute("ROLLBACK")
@@ -153,6 +160,7 @@ class QueueFile:
     def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a short query. Any thread."""
         with self._lock:
+            self._snapshot.let_go()
             try:
                 return self._writer.execute(query, values).fetchall()
             except sqlite3.Error as error:
@@ -191,6 +199,7 @@ class QueueFile:
         Sees a hole where rows are oldest; one in the middle, when it has become the oldest. Costs
         the same however much is queued.
         """
+        self._snapshot.let_go()
         oldest = self._writer.execute("SELECT min(id) FROM queue").fetchone()[0]
         span = 0 if oldest is None else self._last_id - oldest + 1
         pages = self._writer.execute("PRAGMA page_count").fetchone()[0]
@@ -252,6 +261,7 @@ class QueueFile:
     def close(self) -> None:
         """Closes the file; the last connection moves the log into it. May be called twice."""
         with self._lock:
+            self._snapshot.let_go()  # Python would keep the file open for a statement under way
             self._writer.close()
             if self._reader is not self._writer:
                 with self._reading:
@@ -276,6 +286,7 @@ class QueueFile:
         The caller closes them, or gives them back. With `OPENING` held, on the thread that peeks.
         """
         with self.wal.held(), self._lock, self._reading:
+            self._snapshot.let_go()
             detached = Detached(self._writer, self._reader, self.wal.detach())
             away = cast("sqlite3.Connection", Away())
             self._use(away, away)
@@ -328,6 +339,7 @@ class QueueFile:
         for connection in {self._writer, self._reader}:
             leak(connection)
         leak(self._insert)
+        leak(self._snapshot)
         inherited = cast("sqlite3.Connection", Inherited())
         self._use(inherited, inherited)
         self.wal.leave_to_parent()
@@ -365,6 +377,7 @@ class QueueFile:
         )
 
     def _transaction_locked(self, connection: sqlite3.Connection) -> Transaction:
+        self._snapshot.let_go()
         return Transaction(connection, self._trouble)
 
     def _trouble(self, verb: str, error: sqlite3.Error) -> QueueError:
@@ -374,6 +387,14 @@ class QueueFile:
         if "locked" in str(error):
             fix = "another program has it open in a transaction: end that, or close that program"
         return QueueError(f"queue {self.path} cannot be {verb} ({error}); {fix}")
+
+
+def are_sound(rows: Sequence[tuple[int, Any, Any]]) -> bool:
+    """Whether all of these are: id, payload and CRC of each. Cheaper than one by one."""
+    try:
+        return [crc32(payload) for _, payload, _ in rows] == [crc for _, _, crc in rows]
+    except TypeError:  # text
+        return False
 
 
 def is_sound(payload: object, crc: object) -> bool:

@@ -72,7 +72,7 @@ class Wal:
     """The log of one queue file. What it counts is guarded by the queue's write lock.
 
     `reading` is what the queue holds while it reads without the write lock: the log cannot start
-    over under a reader.
+    over under a reader. `let_go_locked` ends the snapshot that another connection keeps.
     """
 
     def __init__(
@@ -81,8 +81,10 @@ class Wal:
         write_lock: AbstractContextManager[object],
         reading: AbstractContextManager[object],
         clock: Callable[[], float],
+        let_go_locked: Callable[[], None],
     ) -> None:
         self._path = path
+        self._let_go_locked = let_go_locked
         self._write_lock = write_lock
         self._reading = reading
         self._clock = clock
@@ -160,6 +162,8 @@ class Wal:
             # Most of it with nobody held up. It never lets a busy writer's log start over. Twice:
             # what came during the first pass would be synced with the lock held.
             for _ in range(2):
+                with self._write_lock:
+                    self._let_go_locked()  # it would not move what was written since
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             with self._write_lock, self._reading:
                 busy = self._restart_locked(self._connection)
@@ -171,6 +175,7 @@ class Wal:
 
     def _restart_locked(self, connection: sqlite3.Connection) -> bool:
         """Moves the tail; True if the log cannot start over."""
+        self._let_go_locked()
         busy, frames, moved = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         # -1 is of a database without a log (in memory), or of one that another program is just
         # moving: then nothing is known.
@@ -196,6 +201,7 @@ class Wal:
             if self._connection is None:
                 self._connection = schema.connect(self._path, busy_seconds=0)
             with self._write_lock, self._reading:
+                self._let_go_locked()
                 busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
                 if not busy:
                     self.written = 0
@@ -216,6 +222,7 @@ class Wal:
             cost = (2 * VACUUM_STEP_PAGES + 8) * FRAME  # each page, and the one that points to it
             if free <= VACUUM_FREE_PAGES or self.is_full(cost):
                 return False
+            self._let_go_locked()
             # Not execute(): on Python 3.11 it ends this statement after the first page.
             self._connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_STEP_PAGES})")
             self.wrote_locked(cost)

@@ -90,13 +90,14 @@ ALLOWED: dict[str, set[str]] = {
         "queue_file",
         "runs",
         "schema",
+        "snapshot",
         "transactions",
         "wal",
     },
     "mending": {"errors", "forking", "ownership", "place", "queue_file", "salvage", "schema"}
     | REPAIR,
     "opening": {"claim", "config", "errors", "forking", "hooks", "ownership", "queue", "schema"}
-    | {"installation", "place"}
+    | {"installation", "pacer", "place"}
     | DESTINATION,
     "option_checks": {"errors"},
     "ownership": {"errors"},
@@ -126,7 +127,7 @@ ALLOWED: dict[str, set[str]] = {
     "quarantine": set(),
     "queue": {"counters", "intake", "queue_file", "runs", "transactions", "wal"},
     "queue_file": {"counters", "damage", "detached", "errors", "forking", "schema", "wakeup", "wal"}
-    | {"transactions"},
+    | {"snapshot", "transactions"},
     "rate": set(),
     "recognition": {"pages"},
     "repair": {"damage", "errors", "quarantine", "salvage", "schema"},
@@ -138,6 +139,7 @@ ALLOWED: dict[str, set[str]] = {
     "scout": {"queue", "suspects"},
     "sender": {"errors", "stats"} | (WAY - {"sender"}) | DESTINATION,
     "sigterm": {"errors"},
+    "snapshot": set(),
     "stats": {"errors"},
     "suspects": set(),
     "transactions": {"counters", "errors"},

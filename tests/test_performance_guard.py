@@ -225,12 +225,13 @@ os._exit(0)
 @pytest.mark.parametrize(
     ("durability", "singles", "together"), [("process", 0, 0), ("power", 50, 1)]
 )
-def test_an_event_is_synced_by_power_durability_only_and_then_once(
+def test_an_event_is_synced_by_power_durability_only_and_takes_two_calls_for_its_lock(
     tmp_path: Path, durability: str, singles: int, together: int
 ) -> None:
     trace = tmp_path / "trace"
     assert STRACE is not None
-    command = [STRACE, "-f", "-o", str(trace), "-e", "trace=fsync,fdatasync,stat,newfstatat,statx"]
+    calls = "trace=fsync,fdatasync,fcntl,stat,newfstatat,statx"
+    command = [STRACE, "-f", "-o", str(trace), "-e", calls]
     done = subprocess.run(
         [*command, sys.executable, "-c", PROGRAM, str(tmp_path / "queue.db"), durability],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -247,3 +248,7 @@ def test_an_event_is_synced_by_power_durability_only_and_then_once(
     del before
     assert len(re.findall(r"\bf(?:data)?sync\(", single)) == singles
     assert len(re.findall(r"\bf(?:data)?sync\(", many)) == together
+    if durability == "process":
+        # Each takes the lock of a writer and lets go of it; the one of a reader stays.
+        locks = len(re.findall(r"\bfcntl\(\d+, F_(?:OFD_)?SETLK", single))
+        assert locks <= 50 * 2 + 10
