@@ -21,7 +21,7 @@ from causality_sdk.queue import Queue, Row
 from causality_sdk.scout import Scout
 from causality_sdk.suspects import Suspects
 from causality_sdk.transport.base import Transport
-from causality_sdk.wire.base import Kind, Request, Response, Verdict, Wire
+from causality_sdk.wire.base import ACCEPTED, Kind, Request, Response, Verdict, Wire
 
 PROBE_SECONDS = 3.0
 FRUITLESS = 3  # requests refused in a row, and nothing accepted, before the server is suspected
@@ -261,13 +261,7 @@ class Courier:
         *,
         scouting: bool,
     ) -> Answered:
-        accepted: list[Row] = []
-        refused: list[tuple[int, str]] = []
-        for row, verdict in zip(rows, verdicts, strict=True):
-            if verdict.kind is Kind.ACCEPTED:
-                accepted.append(row)
-            elif verdict.kind is Kind.REJECTED:
-                refused.append((row[0], verdict.words))
+        accepted, refused = _sorted(rows, verdicts)
         if accepted:
             self._fruitless = 0
             self._suspects.witness()
@@ -362,6 +356,22 @@ class Courier:
                 f"wire {self._wire.name} gave {len(verdicts)} verdicts for {count} events"
             )
         return verdicts
+
+
+def _sorted(
+    rows: Sequence[Row], verdicts: Sequence[Verdict]
+) -> tuple[Sequence[Row], Sequence[tuple[int, str]]]:
+    """Which rows were accepted, and the id of each that was rejected, with the server's words."""
+    if verdicts.count(ACCEPTED) == len(rows):  # nearly always
+        return rows, ()
+    accepted = []
+    refused = []
+    for row, verdict in zip(rows, verdicts, strict=True):
+        if verdict.kind is Kind.ACCEPTED:
+            accepted.append(row)
+        elif verdict.kind is Kind.REJECTED:
+            refused.append((row[0], verdict.words))
+    return accepted, refused
 
 
 def _bytes(rows: Sequence[Row]) -> int:

@@ -10,17 +10,17 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
-from itertools import islice
+from typing import Any
 
 from causality_sdk import counters, wal
 from causality_sdk.intake import Intake
-from causality_sdk.queue_file import Row, is_sound
+from causality_sdk.queue_file import Row, are_sound, is_sound
 from causality_sdk.runs import runs
 from causality_sdk.transactions import Change
 
 __all__ = ["Change", "Queue", "Row"]
 
-SLICE_ROWS = 100  # peeked or removed at once, so that track() never waits long for the lock
+SLICE_ROWS = 250  # peeked or removed at once, so that track() never waits long for the lock
 BREATH_SECONDS = 50e-6  # after a slice, if threads track meanwhile; about what it takes to wake one
 CORRUPT_ROWS_KEPT = 1000
 CORRUPT_BYTES_KEPT = 4 * 1024 * 1024
@@ -58,17 +58,28 @@ class Queue(Intake):
             except sqlite3.Error as error:
                 raise self._trouble("read", error) from error
             self._breathe()
-            for row_id, payload, crc in found:
-                after = row_id
-                if not is_sound(payload, crc):
-                    self._set_aside(row_id, payload, crc)
-                    continue
-                size += len(payload)
-                if size > max_bytes and rows:
-                    return rows
-                rows.append((row_id, payload))
+            if not found:
+                break
+            after = found[-1][0]
+            sound = self._sound(found)
+            size += sum(len(payload) for _, payload in sound)
+            rows += sound
+            if size > max_bytes:
+                return _fitting(rows, max_bytes)
             if len(found) < wanted:
                 break
+        return rows
+
+    def _sound(self, found: Sequence[tuple[int, Any, Any]]) -> list[Row]:
+        """What can be sent of rows with their CRC; the others are set aside."""
+        if are_sound(found):
+            return [(row_id, payload) for row_id, payload, _ in found]
+        rows: list[Row] = []
+        for row_id, payload, crc in found:
+            if is_sound(payload, crc):
+                rows.append((row_id, payload))
+            else:
+                self._set_aside(row_id, payload, crc)
         return rows
 
     def take(self, after: int, *, max_events: int, max_bytes: int) -> list[Row]:
@@ -105,11 +116,10 @@ class Queue(Intake):
 
     def _remove(self, rows: Sequence[Row], name: str) -> int:
         removed = 0
-        remaining = iter(rows)
-        while part := list(islice(remaining, SLICE_ROWS)):
+        for start in range(0, len(rows), SLICE_ROWS):
             self._check_reentry()
             with self._lock, self._guard:
-                removed += self._remove_slice_locked(part, name)
+                removed += self._remove_slice_locked(rows[start : start + SLICE_ROWS], name)
             self._breathe()
         return removed
 
@@ -130,7 +140,7 @@ class Queue(Intake):
             gone: Sequence[Row] = rows
             deleted = sum(
                 self._reader.execute(_DELETE_RANGE, run).rowcount
-                for run in runs(row_id for row_id, _ in rows)
+                for run in runs([row_id for row_id, _ in rows])
             )
             if deleted != len(rows):
                 # Once more, row by row: which ones were there decides what is counted.
@@ -141,7 +151,8 @@ class Queue(Intake):
                     for row in rows
                     if self._reader.execute(_DELETE_RANGE, (row[0], row[0])).rowcount
                 ]
-            size = sum(len(payload) for _, payload in gone)
+            sizes = [len(payload) for _, payload in gone]
+            size = sum(sizes)
             pending, pending_bytes = self._pending - len(gone), self._pending_bytes - size
             state.add(name, len(gone), size)
             state.mark, state.mark_total = self._last_id, self._last_total
@@ -152,7 +163,7 @@ class Queue(Intake):
         self._counters = state
         self._pending = self._last_id - state.removed
         self._pending_bytes = self._last_total - state.removed_bytes
-        self.wal.wrote_locked(wal.bulk_cost(len(payload) for _, payload in gone))
+        self.wal.wrote_locked(wal.bulk_cost(sizes))
         return len(gone)
 
     def _set_aside(self, row_id: int, payload: object, crc: object) -> None:
@@ -183,6 +194,17 @@ class Queue(Intake):
             self._pending -= 1
             self._pending_bytes -= size
             self.wal.wrote_locked(wal.bulk_cost([totals[2]] * 3))
+
+
+def _fitting(rows: Sequence[Row], max_bytes: int) -> list[Row]:
+    """The first of `rows` whose payloads fit, but at least one."""
+    size, count = 0, 0
+    for _, payload in rows:
+        size += len(payload)
+        if size > max_bytes:
+            break
+        count += 1
+    return list(rows[: count or 1])
 
 
 def _difference(total: object, before: object, length: int) -> int:
