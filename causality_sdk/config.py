@@ -71,7 +71,8 @@ class Config:
     app_id: str = ""
     """Names the application in every event, and its queue directory. Required."""
     batch_size: int = 50
-    """Events that wake the sender before `flush_interval` is over."""
+    """Events that wake the sender before `flush_interval` is over. While they come faster than it
+    sends, it waits up to 50 milliseconds for a fuller batch."""
     flush_interval: float = 30.0
     """Seconds: the longest an event waits while the server answers."""
     max_batch_events: int = 1000

@@ -17,6 +17,7 @@ from causality_sdk.forking import LOADING
 from causality_sdk.hooks import Hooks
 from causality_sdk.installation import installation_id
 from causality_sdk.ownership import Lease
+from causality_sdk.pacer import Pace
 from causality_sdk.queue import Queue
 from causality_sdk.schema import Destination
 from causality_sdk.transport.base import Transport
@@ -106,6 +107,18 @@ def http_transport(config: Config, wire: Wire, *, forked: bool = False) -> Trans
         verify=config.verify,
         proxies=config.proxies,
         session=config.session,
+    )
+
+
+def make_pace(config: Config) -> Pace:
+    """How fast the sender may go, by the options of this client."""
+    return Pace(
+        batch_size=config.batch_size,
+        max_batch_events=config.max_batch_events,
+        flush_interval=config.flush_interval,
+        backoff_initial=config.backoff_initial,
+        backoff_max=config.backoff_max,
+        jitter=config.jitter,
     )
 
 

@@ -21,9 +21,16 @@ from causality_sdk.courier import Courier
 from causality_sdk.forking import leak
 from causality_sdk.hooks import Hooks
 from causality_sdk.mending import Mender
-from causality_sdk.opening import destination, http_transport, open_queue, queue_at, release
+from causality_sdk.opening import (
+    destination,
+    http_transport,
+    make_pace,
+    open_queue,
+    queue_at,
+    release,
+)
 from causality_sdk.ownership import Lease
-from causality_sdk.pacer import Pace, Pacer
+from causality_sdk.pacer import Pacer
 from causality_sdk.queue import Queue
 from causality_sdk.rate import Rate
 from causality_sdk.sender import Limits, Sender
@@ -83,16 +90,7 @@ class Pipeline:
                 BatchLimit(config.batch_size, config.max_batch_events, config.max_batch_bytes),
             ),
             limits=Limits(config.max_batch_events, config.timeout),
-            pacer=Pacer(
-                Pace(
-                    batch_size=config.batch_size,
-                    flush_interval=config.flush_interval,
-                    backoff_initial=config.backoff_initial,
-                    backoff_max=config.backoff_max,
-                    jitter=config.jitter,
-                ),
-                backlog=queue.last_id,
-            ),
+            pacer=Pacer(make_pace(config), backlog=queue.last_id),
             hooks=hooks,
             logger=config.logger,
             buffer=buffer,

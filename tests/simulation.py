@@ -103,6 +103,7 @@ class Simulation:
         self._limits = (batch_size, max_batch_events, max_batch_bytes)
         self._pace = Pace(
             batch_size=batch_size,
+            max_batch_events=max_batch_events,
             flush_interval=flush_interval,
             backoff_initial=backoff_initial,
             backoff_max=backoff_max,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from causality_sdk.errors import ResponseError, TransportError
-from causality_sdk.pacer import FOREVER, Pace, Pacer
+from causality_sdk.pacer import FOREVER, LINGER, Pace, Pacer
 
 REFUSED = TransportError("nothing listens there", reason="refused")
 BUSY = ResponseError("busy", status=503, retryable=True)
@@ -18,6 +19,7 @@ def pacer(*, backlog: int = 0, jitter: float = 0.0, batch_size: int = 10) -> Pac
     return Pacer(
         Pace(
             batch_size=batch_size,
+            max_batch_events=100,
             flush_interval=30.0,
             backoff_initial=1.0,
             backoff_max=300.0,
@@ -56,6 +58,34 @@ def test_in_a_backoff_no_event_wakes_the_sender() -> None:
     failing.failed(100.0, REFUSED)
     assert failing.wake_at(100.5) == FOREVER
     assert failing.wake_at(101.0) == 10
+
+
+def test_batches_that_follow_each_other_fast_wait_until_they_are_full_or_for_a_moment() -> None:
+    busy = pacer()
+    assert busy.may_send(100.0, 10, 10, None)
+    busy.went_through(100.01, after=0, last=10, left=False)
+    assert busy.wake_at(100.01) == 10 + 100
+    assert not busy.may_send(100.01, 25, 15, None)
+    assert busy.due_at(25, 15, None) == 100.0 + LINGER
+    assert busy.due_at(110, 100, None) == -math.inf
+    assert busy.may_send(100.02, 110, 100, None), "a full batch goes at once"
+
+
+def test_after_a_moment_batch_size_events_are_enough_again() -> None:
+    busy = pacer()
+    busy.may_send(100.0, 10, 10, None)
+    busy.went_through(100.01, after=0, last=10, left=False)
+    later = 100.0 + LINGER
+    assert not busy.may_send(later, 15, 5, None)
+    assert busy.wake_at(later) == 10 + 10
+    assert busy.may_send(later, 20, 10, None)
+
+
+def test_a_flush_does_not_wait_for_a_fuller_batch() -> None:
+    busy = pacer()
+    busy.may_send(100.0, 10, 10, None)
+    busy.went_through(100.01, after=0, last=10, left=False)
+    assert busy.may_send(100.02, 11, 1, 11)
 
 
 def test_a_flush_is_due_at_once_in_the_middle_of_a_backoff() -> None:

@@ -82,6 +82,20 @@ def test_batch_size_events_go_at_once(path: Path) -> None:
         assert len(simulation.arrived) == 50
 
 
+def test_who_tracks_without_a_pause_does_not_make_a_request_of_every_batch_size_events(
+    path: Path,
+) -> None:
+    with Simulation(path, batch_size=10, max_batch_events=1000) as simulation:
+        simulation.run(1)
+        for _ in range(100):  # 10,000 a second, for a second
+            simulation.track(100)
+            simulation.run(0.01)
+        simulation.run(1)
+        assert len(simulation.arrived) == 10_000
+        # Full ones, but for the first few, which grow.
+        assert len(requests_of(simulation)) < 40
+
+
 def test_a_backlog_of_an_earlier_run_goes_at_once(path: Path) -> None:
     with Simulation(path) as first:
         keys = first.track(3)

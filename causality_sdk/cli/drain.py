@@ -18,8 +18,8 @@ from causality_sdk.courier import Courier
 from causality_sdk.errors import ClientClosed, DeliveryError, ResponseError
 from causality_sdk.flushing import Flush
 from causality_sdk.hooks import Hooks
-from causality_sdk.opening import http_transport
-from causality_sdk.pacer import Pace, Pacer
+from causality_sdk.opening import http_transport, make_pace
+from causality_sdk.pacer import Pacer
 from causality_sdk.queue import Queue
 from causality_sdk.sender import Limits, Sender
 from causality_sdk.stats import Delivered
@@ -73,16 +73,7 @@ class Drain:
                 BatchLimit(start, most, config.max_batch_bytes),
             ),
             limits=Limits(most, config.timeout),
-            pacer=Pacer(
-                Pace(
-                    batch_size=config.batch_size,
-                    flush_interval=config.flush_interval,
-                    backoff_initial=config.backoff_initial,
-                    backoff_max=config.backoff_max,
-                    jitter=config.jitter,
-                ),
-                backlog=queue.last_id,
-            ),
+            pacer=Pacer(make_pace(config), backlog=queue.last_id),
             hooks=Hooks(logger=config.logger, on_delivered=on_delivered),
             logger=config.logger,
         )
