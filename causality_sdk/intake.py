@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from zlib import crc32
 
-from causality_sdk import counters, schema, wal
+from causality_sdk import connections, counters, wal
 from causality_sdk.counters import Counters
 from causality_sdk.errors import QueueError, QueueFull
 from causality_sdk.group_commit import GroupCommit, Ticket
@@ -46,7 +46,7 @@ class Intake(QueueFile):
         reject: bool = False,
         power_safe: bool = False,
         clock: Callable[[], float] = time.monotonic,
-        busy_seconds: float = schema.BUSY_SECONDS,
+        busy_seconds: float = connections.BUSY_SECONDS,
     ) -> None:
         super().__init__(path, power_safe=power_safe, clock=clock, busy_seconds=busy_seconds)
         self._max_events = max_events

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from causality_sdk import ownership, place, quarantine, repair, salvage, schema
+from causality_sdk import connections, ownership, place, quarantine, repair, salvage
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import OPENING
 from causality_sdk.ownership import Lease
@@ -165,7 +165,7 @@ def _remove_log(path: Path) -> None:
 def _copy(connection: sqlite3.Connection, target: Path) -> None:
     salvage.discard(target)
     os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    with closing(schema.connect(target)) as copy:
+    with closing(connections.connect(target)) as copy:
         connection.backup(copy)
     salvage.sync_file(target)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from zlib import crc32
 
-from causality_sdk import counters, schema, wal
+from causality_sdk import connections, counters, schema, wal
 from causality_sdk.counters import Counters
 from causality_sdk.damage import is_damage
 from causality_sdk.detached import Away, Detached, identity
@@ -66,7 +66,7 @@ class QueueFile:
         self._busy_seconds = busy_seconds
         # A slice of a peek holds it, and the checkpoint that must not meet a reader. A database in
         # memory has one connection only: there peeking takes the lock itself.
-        memory = path == schema.MEMORY
+        memory = path == connections.MEMORY
         self._reading = self._lock if memory else threading.RLock()
         reading = nullcontext() if memory else self._reading
         self.wal = wal.Wal(path, self._lock, reading, clock, self._let_go_locked)
@@ -77,7 +77,7 @@ class QueueFile:
     def _open(self) -> None:
         path = self.path
         try:
-            writer = schema.connect(
+            writer = connections.connect(
                 path,
                 synchronous="FULL" if self._power_safe else "NORMAL",
                 busy_seconds=self._busy_seconds,
@@ -86,15 +86,15 @@ class QueueFile:
             raise self._trouble("opened", error) from error
         self._use(writer, writer)
         try:
-            if path == schema.MEMORY:
+            if path == connections.MEMORY:
                 schema.prepare_connection(self._writer, path, schema.Destination("", "", ""))
             else:
-                self._reader = schema.connect(path, busy_seconds=self._busy_seconds)
+                self._reader = connections.connect(path, busy_seconds=self._busy_seconds)
             with self._lock:
                 self._reload_locked()
                 if self._seems_purged_locked():
                     self._recount_locked(self._writer)
-            if path != schema.MEMORY:
+            if path != connections.MEMORY:
                 with suppress(OSError):  # after the first read, which makes the log
                     self._identity = identity(path)
         except BaseException as error:
@@ -272,7 +272,7 @@ class QueueFile:
 
     def in_place(self) -> tuple[bool, bool]:
         """Whether the database, and its log, lie where they were opened. Two stats; any thread."""
-        if self.path == schema.MEMORY:
+        if self.path == connections.MEMORY:
             return True, True
         try:
             database, log = identity(self.path)

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from causality_sdk import quarantine, salvage, schema
+from causality_sdk import header, quarantine, salvage, schema
 from causality_sdk.damage import LogBroken, QueueDamaged
 from causality_sdk.errors import QueueError
 from causality_sdk.salvage import Known, Salvaged
@@ -77,7 +77,7 @@ def rebuild(
     damaged, target = quarantine.damaged_path(path), quarantine.beside(path, ".salvage")
     started = time.monotonic()
     try:
-        is_small = damaged.stat().st_size <= schema.UNWRITTEN_BYTES
+        is_small = damaged.stat().st_size <= header.UNWRITTEN_BYTES
         try:
             found = salvage.build(damaged, target, destination, known)
         except BaseException:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from causality_sdk import counters, quarantine, recognition, schema
+from causality_sdk import connections, counters, quarantine, recognition, schema
 from causality_sdk.counters import Counters
 from causality_sdk.forking import OPENING
 from causality_sdk.pages import PAGE, Pages
@@ -73,7 +73,7 @@ def build(
         if found.state is not None:
             destination = Destination(*found.state.destination)
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        with closing(schema.connect(target)) as connection:
+        with closing(connections.connect(target)) as connection:
             schema.prepare_connection(connection, target, destination, schema.load_migrations)
             # Nobody needs the half of it: a crash discards it, and one sync at the end is enough.
             for pragma in ("journal_mode=OFF", "synchronous=OFF"):

@@ -1,8 +1,8 @@
-"""Opens a queue file: tells ours from foreign, new from old, applies migrations, sets pragmas.
+"""Prepares a queue file: makes it, tells new from old, applies migrations, looks if it is sound.
 
-Neighbours: `queue` works on the connections made here; `repair` calls `prepare` for a file whose
-lock its caller holds, and salvages what is damaged. Invariant: a file that is not ours, or is a
-newer release's, is never written to.
+Neighbours: `header` tells ours from foreign, `connections` opens; `repair` calls `prepare` for a
+file whose lock its caller holds, and salvages what is damaged. Invariant: a file that is not ours,
+or is a newer release's, is never written to.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from causality_sdk import counters, quarantine, recognition
+from causality_sdk import counters, header, quarantine
+from causality_sdk.connections import BUSY_SECONDS, MEMORY, connect, open_unread, set_pragmas
 from causality_sdk.damage import LogBroken, QueueDamaged, is_damage
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import OPENING
@@ -28,17 +29,9 @@ from causality_sdk.place import check_place, foreign, newer
 if TYPE_CHECKING:
     from sqlite_utils import Migrations
 
-APPLICATION_ID = 0x43415553  # "CAUS"; what `file` and other programs tell a database by
-VERSION = 2  # the number of migrations; a test holds it against them
-MEMORY = Path(":memory:")
-LOG_BYTES = 15 * 1024 * 1024  # cut back to it; less would cost every writer what it grows again
-
 _RETARGET = "UPDATE state SET endpoint = ?, wire = ?, key_fingerprint = ?"
-_HEADER = b"SQLite format 3\x00"
 _PAGE_BYTES = 4096  # `wal` and the cap count on it
-UNWRITTEN_BYTES = 64 * 1024  # a file is not larger before its first commit is on disk
 _INCREMENTAL = 2  # what PRAGMA auto_vacuum calls it
-BUSY_SECONDS = 2.0  # for people who have the file open in another program
 
 
 class Destination(NamedTuple):
@@ -47,66 +40,6 @@ class Destination(NamedTuple):
     endpoint: str
     wire: str
     key_fingerprint: str
-
-
-class Connection(sqlite3.Connection):
-    """A connection that closes itself when it is forgotten.
-
-    At exit the queue stays open, for a `track()` from a later atexit hook; Python 3.13 and later
-    warn about that with text on stderr, in programs that turn warnings on.
-    """
-
-    _pid: int | None = None  # a signal handler may raise before it is set
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._pid = os.getpid()
-
-    def __del__(self) -> None:
-        if self._pid == os.getpid():  # a forked child must not close what its parent uses
-            self.close()
-
-
-def connect(
-    path: Path, *, synchronous: str = "NORMAL", busy_seconds: float = BUSY_SECONDS
-) -> sqlite3.Connection:
-    """A connection with our pragmas, in autocommit, usable from every thread.
-
-    The file must have been prepared. Raises `sqlite3.Error`.
-    """
-    connection = _unread(path, busy_seconds)
-    try:
-        _set_pragmas(connection, synchronous)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _unread(path: Path, busy_seconds: float) -> sqlite3.Connection:
-    """A connection that has not looked at the file yet."""
-    return sqlite3.connect(
-        str(path),
-        timeout=busy_seconds,
-        isolation_level=None,  # we say BEGIN where we mean it
-        check_same_thread=False,  # the queue's locks decide who uses it
-        factory=Connection,
-    )
-
-
-def _set_pragmas(connection: sqlite3.Connection, synchronous: str) -> None:
-    # mmap_size 0: with mapped files, versions before 3.51.3 can corrupt a WAL database.
-    # wal_autocheckpoint 0: checkpoints are paced by `wal.py`, on one connection.
-    connection.executescript(
-        f"""
-        PRAGMA mmap_size=0;
-        PRAGMA trusted_schema=OFF;
-        PRAGMA wal_autocheckpoint=0;
-        PRAGMA journal_size_limit={LOG_BYTES};
-        PRAGMA synchronous={synchronous};
-        PRAGMA fullfsync={1 if synchronous == "FULL" else 0};
-        """
-    )
 
 
 def prepare(
@@ -139,15 +72,15 @@ def _prepare(
     load: Callable[[], Migrations],
 ) -> Destination:
     try:
-        is_sure = _check_header(path)
+        is_sure = header.check_header(path)
         with suppress(FileExistsError):  # SQLite would make it readable for everybody first
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        # The log is opened before SQLite does and closed after: see `_check_header`.
+        # The log is opened before SQLite does and closed after: see `header`.
         with ExitStack() as stack:
             log = _open_log(path, stack)
-            connection = stack.enter_context(closing(_unread(path, BUSY_SECONDS)))
+            connection = stack.enter_context(closing(open_unread(path, BUSY_SECONDS)))
             try:
-                _set_pragmas(connection, "NORMAL")
+                set_pragmas(connection, "NORMAL")
                 if log is not None and is_same_boot:
                     _check_log(connection, log)
                 found = prepare_connection(connection, path, destination, load)
@@ -157,11 +90,11 @@ def _prepare(
                 return found
             except (sqlite3.Error, QueueDamaged, UnicodeDecodeError) as error:
                 if isinstance(error, (QueueDamaged, UnicodeDecodeError)) or is_damage(error):
-                    if not is_sure and not _was_ours(path):
+                    if not is_sure and not header.was_ours(path):
                         raise foreign(path, f"it is a damaged database ({error})") from error
                     # Before the connection closes: it would move the log, and delete it.
                     kind = LogBroken if isinstance(error, LogBroken) else QueueDamaged
-                    raise _damaged(path, str(error), kind) from error
+                    raise header.damaged(path, str(error), kind) from error
                 raise
     except (sqlite3.Error, OSError) as error:
         if isinstance(error, QueueError):
@@ -180,13 +113,6 @@ def heir(path: Path) -> str | None:
     with OPENING, closing(connect(path)) as connection:
         found: str | None = connection.execute("SELECT heir FROM state").fetchone()[0]
     return found
-
-
-def _damaged(path: Path, what: str, kind: type[QueueDamaged] = QueueDamaged) -> QueueDamaged:
-    """Sets the file aside, for `repair`."""
-    with suppress(PermissionError if os.name == "nt" else FileNotFoundError):
-        quarantine.set_aside(path)
-    return kind(what)
 
 
 def _open_log(path: Path, stack: ExitStack) -> Log | None:
@@ -234,16 +160,16 @@ def prepare_connection(
     load: Callable[[], Migrations] | None = None,
 ) -> Destination:
     """`prepare` on an open connection; `path` is for messages only."""
-    if _is_ours(connection, path):
+    if header.is_ours(connection, path):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
-            raise newer(path, version, VERSION)
+        if version > header.VERSION:
+            raise newer(path, version, header.VERSION)
     else:
         version = 0
         if path != MEMORY and path.stat().st_mode & 0o077:
             path.chmod(0o600)  # an empty file that somebody else made; ours is made so
         _lay_out(connection)
-    if version < VERSION:
+    if version < header.VERSION:
         _migrate(connection, destination, load or load_migrations)
     state = connection.execute("SELECT endpoint, wire, key_fingerprint FROM state").fetchone()
     if state is None:
@@ -281,17 +207,6 @@ def _retarget(connection: sqlite3.Connection, destination: Destination) -> bool:
     return changed == 1
 
 
-def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
-    """False for a creation that was cut short. Raises for a database of another program."""
-    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-    if application_id == APPLICATION_ID:
-        return True
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if application_id != 0 or tables > 0:
-        raise foreign(path, "it is a database of another program")
-    return False
-
-
 def _lay_out(connection: sqlite3.Connection) -> None:
     """Pages and journal of a database without tables. None of it works inside a transaction."""
     for pragma in (f"page_size={_PAGE_BYTES}", "auto_vacuum=INCREMENTAL"):
@@ -319,7 +234,7 @@ def keep_log(connection: sqlite3.Connection) -> None:
 def _migrate(
     connection: sqlite3.Connection, destination: Destination, load: Callable[[], Migrations]
 ) -> None:
-    """From whatever version to `VERSION`, in one transaction: a crash leaves all or nothing."""
+    """From whatever version to ours, in one transaction: a crash leaves all or nothing."""
     from sqlite_utils import Database  # 65 ms that an existing file need not pay
 
     connection.execute("BEGIN IMMEDIATE")
@@ -332,8 +247,8 @@ def _migrate(
                 " VALUES (1, ?, ?, ?, ?, ?)",
                 (str(uuid.uuid4()), time.time_ns() // 1_000_000, *destination),
             )
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={VERSION}")
+        connection.execute(f"PRAGMA application_id={header.APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version={header.VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -355,70 +270,3 @@ def load_migrations() -> Migrations:
     spec.loader.exec_module(module)
     migrations = module.migrations
     return migrations
-
-
-def _check_header(path: Path) -> bool:
-    """Refuses a foreign file and a newer release's, without a change to it.
-
-    False if it cannot be told apart from somebody's empty database.
-
-    SQLite cannot be asked: it moves another program's log into its database when it closes.
-    """
-    # Nobody in this process has it open: the caller holds its lock. (A plain open and close
-    # beside an open connection would drop SQLite's POSIX locks.)
-    log = quarantine.beside(path, "-wal")
-    try:
-        with path.open("rb") as file:
-            start = file.read(108)
-    except FileNotFoundError:
-        start = b""
-        if not log.exists():
-            return True
-    # Of SQLite's file format, sections 1.3 and 1.6: the numbers in the header, and the number of
-    # cells in the first page, which is that of tables.
-    version = int.from_bytes(start[60:64], "big")
-    application_id = int.from_bytes(start[68:72], "big")
-    if start.startswith(_HEADER) and application_id == APPLICATION_ID:
-        if VERSION < version < VERSION + 1000:
-            raise newer(path, version, VERSION)
-        if not _is_laid_out(start) or version > VERSION:
-            raise _damaged(path, "its header is wrong")
-    elif start and not start.startswith(_HEADER):
-        if _is_unwritten(path, log):
-            os.truncate(path, 0)  # nothing is in it, so there is nothing to keep
-            return True
-        if _was_ours(path):
-            raise _damaged(path, "its header is wrong")
-        raise foreign(path, "it is not an SQLite database")
-    elif application_id or start[103:105].strip(b"\x00"):
-        if _was_ours(path):
-            raise _damaged(path, "its header is wrong")
-        raise foreign(path, "it is a database of another program")
-    elif log.exists() and log.stat().st_size:
-        if not start:
-            if _was_ours(path):
-                path.touch(mode=0o600)
-                raise _damaged(path, "the database is empty and its log is not")
-            return True
-        # The tables may all be in the log still. A connection that only reads leaves it alone.
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
-            return _is_ours(connection, path)
-    return application_id == APPLICATION_ID or len(start) < 100
-
-
-def _is_unwritten(path: Path, log: Path) -> bool:
-    """Whether a power cut came while the file was made: it has a size, and zeros for content."""
-    if path.stat().st_size > UNWRITTEN_BYTES or (log.exists() and log.stat().st_size):
-        return False
-    return not path.read_bytes().strip(b"\x00")
-
-
-def _is_laid_out(start: bytes) -> bool:
-    """Whether a header has our pages, a log, and a pointer map. Other values mislead SQLite."""
-    return start[16:21] == b"\x10\x00\x02\x02\x00" and start[52:56] != bytes(4)
-
-
-def _was_ours(path: Path) -> bool:
-    log = quarantine.beside(path, "-wal")
-    return recognition.is_ours(path, log, APPLICATION_ID, len(counters.COLUMNS))

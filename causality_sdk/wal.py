@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from causality_sdk import schema
+from causality_sdk import connections
 from causality_sdk.forking import leak
 from causality_sdk.wakeup import is_held_here
 
@@ -158,7 +158,7 @@ class Wal:
         try:
             if self._connection is None:
                 # No waiting: our own readers are kept away, and a person may read for hours.
-                self._connection = schema.connect(self._path, busy_seconds=0)
+                self._connection = connections.connect(self._path, busy_seconds=0)
             # Most of it with nobody held up. It never lets a busy writer's log start over. Twice:
             # what came during the first pass would be synced with the lock held.
             for _ in range(2):
@@ -199,7 +199,7 @@ class Wal:
         """
         with self._mutex:
             if self._connection is None:
-                self._connection = schema.connect(self._path, busy_seconds=0)
+                self._connection = connections.connect(self._path, busy_seconds=0)
             with self._write_lock, self._reading:
                 self._let_go_locked()
                 busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from causality_sdk import schema
+from causality_sdk import connections, schema
 from causality_sdk.queue import Queue
 from causality_sdk.schema import Destination
 
@@ -29,7 +29,7 @@ class Clock:
 @contextmanager
 def opened(path: Path, **options: Any) -> Iterator[Queue]:
     """The queue at `path`, made if it is not there, with no cap worth mentioning."""
-    if path != schema.MEMORY:
+    if path != connections.MEMORY:
         schema.prepare(path, HERE)
     options = {"max_events": 10**9, "max_bytes": 2**40, **options}
     queue = Queue(path, **options)
@@ -76,7 +76,7 @@ def check(queue: Queue) -> None:
     evicted = sum(counters.evicted.values())
     assert tracked == counters.acknowledged + evicted + counters.buried + pending
     assert queue.pending == pending
-    if queue.path == schema.MEMORY:
+    if queue.path == connections.MEMORY:
         return
     (row,) = ask(queue.path, "SELECT count(*), coalesce(sum(length(payload)), 0) FROM queue")
     assert (pending, pending_bytes) == row

@@ -59,10 +59,12 @@ ALLOWED: dict[str, set[str]] = {
     "claim": {"errors", "filesystem", "forking", "ownership", "place", "repair", "schema"},
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL
-    | {"cli", "cli.*", "counters", "option_checks", "testing", "testing.*", "transactions"},
+    | {"cli", "cli.*", "connections", "counters", "header", "option_checks", "testing", "testing.*"}
+    | {"transactions"},
     "client": ABOVE_CLIENT | {"holders", "pipeline"},
     "committer": {"client", "errors", "replies"},
     "config": {"errors", "option_checks"},
+    "connections": set(),
     "context": set(),
     "counters": set(),
     "courier": {"delivery", "errors", "queue"} | REFUSALS | DESTINATION,
@@ -78,26 +80,28 @@ ALLOWED: dict[str, set[str]] = {
     "flushing": {"errors", "stats", "wakeup"},
     "forking": set(),
     "group_commit": {"errors"},
+    "header": {"connections", "counters", "damage", "place", "quarantine", "recognition"},
     "holders": {"ownership", "stats"},
     "hooks": {"stats"},
     "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
     "keys": set(),
     "installation": {"errors"},
     "intake": {
+        "connections",
         "counters",
         "group_commit",
         "errors",
         "queue_file",
         "runs",
-        "schema",
         "snapshot",
         "transactions",
         "wal",
     },
-    "mending": {"errors", "forking", "ownership", "place", "queue_file", "salvage", "schema"}
+    "mending": {"connections", "errors", "forking", "ownership", "place", "queue_file", "salvage"}
+    | {"schema"}
     | REPAIR,
     "opening": {"claim", "config", "errors", "forking", "hooks", "ownership", "queue", "schema"}
-    | {"installation", "pacer", "place"}
+    | {"connections", "installation", "pacer", "place"}
     | DESTINATION,
     "option_checks": {"errors"},
     "ownership": {"errors"},
@@ -126,16 +130,24 @@ ALLOWED: dict[str, set[str]] = {
     "plain": {"errors"},
     "quarantine": set(),
     "queue": {"counters", "intake", "queue_file", "runs", "transactions", "wal"},
-    "queue_file": {"counters", "damage", "detached", "errors", "forking", "schema", "wakeup", "wal"}
-    | {"snapshot", "transactions"},
+    "queue_file": {"connections", "counters", "damage", "detached", "errors", "forking", "schema"}
+    | {"snapshot", "transactions", "wakeup", "wal"},
     "rate": set(),
     "recognition": {"pages"},
-    "repair": {"damage", "errors", "quarantine", "salvage", "schema"},
+    "repair": {"damage", "header", "errors", "quarantine", "salvage", "schema"},
     "replies": set(),
     "runs": set(),
-    "salvage": {"counters", "forking", "pages", "quarantine", "recognition", "schema"},
-    "schema": {"counters", "damage", "errors", "forking", "pages", "quarantine", "recognition"}
-    | {"place", "_migrations.*"},
+    "salvage": {
+        "connections",
+        "counters",
+        "forking",
+        "pages",
+        "quarantine",
+        "recognition",
+        "schema",
+    },
+    "schema": {"connections", "counters", "damage", "errors", "forking", "header", "pages"}
+    | {"place", "quarantine", "_migrations.*"},
     "scout": {"queue", "suspects"},
     "sender": {"errors", "stats"} | (WAY - {"sender"}) | DESTINATION,
     "sigterm": {"errors"},
@@ -149,7 +161,7 @@ ALLOWED: dict[str, set[str]] = {
     "transport.*": {"errors", "wire.base", "transport.*"},
     "transport.base": {"wire.base"},
     "wakeup": set(),
-    "wal": {"errors", "forking", "schema", "wakeup"},
+    "wal": {"connections", "errors", "forking", "wakeup"},
     "wire": {"errors", "wire.*"},
     "wire.*": {"errors", "wire.*"},
     "wire.base": set(),

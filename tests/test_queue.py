@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from causality_sdk import connections, schema
 from causality_sdk import queue as queue_module
-from causality_sdk import schema
 from causality_sdk.errors import QueueError, QueueFull
 from causality_sdk.queue import Queue
 
@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["file", "memory"])
 def place(request: pytest.FixtureRequest, path: Path) -> Path:
-    return path if request.param == "file" else schema.MEMORY
+    return path if request.param == "file" else connections.MEMORY
 
 
 def take_all(queue: Queue) -> list[tuple[int, bytes]]:

@@ -15,7 +15,7 @@ import pytest
 from damaged import PAGE, ROOT, Life, leave_behind, overwrite
 from disk import HERE, ask, check, file_state, opened, tell
 
-from causality_sdk import Client, QueueError, quarantine, repair, schema
+from causality_sdk import Client, QueueError, header, quarantine, repair
 from causality_sdk.claim import claim
 from causality_sdk.counters import COLUMNS
 from causality_sdk.testing import LoopbackCollector
@@ -197,7 +197,7 @@ class TestTheDatabase:
         overwrite(path, page_of(path, events[300]) * PAGE, bytes(PAGE))
         with Life(path) as life:
             assert set(life.drain()) < set(events)
-        assert ask(path, "PRAGMA user_version") == [(schema.VERSION,)]
+        assert ask(path, "PRAGMA user_version") == [(header.VERSION,)]
 
     def test_the_destination_stays_that_of_the_file(
         self, in_database: tuple[Path, list[bytes]], path: Path

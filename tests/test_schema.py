@@ -16,7 +16,7 @@ import pytest
 from disk import HERE, ask, check, foreign, opened, payloads, tell
 from sqlite_utils import Database, Migrations
 
-from causality_sdk import place, quarantine, schema
+from causality_sdk import connections, header, place, quarantine, schema
 from causality_sdk.damage import QueueDamaged
 from causality_sdk.errors import QueueError
 from causality_sdk.schema import Destination
@@ -50,13 +50,13 @@ class TestANewFile:
         assert ask(path, "PRAGMA auto_vacuum") == [(2,)]
         assert ask(path, "PRAGMA page_size") == [(4096,)]
         assert ask(path, "PRAGMA application_id") == [(0x43415553,)]
-        assert ask(path, "PRAGMA user_version") == [(schema.VERSION,)]
+        assert ask(path, "PRAGMA user_version") == [(header.VERSION,)]
         assert ask(path, "PRAGMA integrity_check") == [("ok",)]
 
     def test_its_version_is_the_number_of_migrations(self) -> None:
         with closing(sqlite3.connect(":memory:")) as connection:
             steps = schema.load_migrations().pending(Database(connection))
-        assert len(steps) == schema.VERSION
+        assert len(steps) == header.VERSION
 
     @posix_only
     def test_it_and_its_directory_are_for_this_user_alone(self, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ class TestANewFile:
     def test_its_connections_have_our_pragmas(self, path: Path) -> None:
         schema.prepare(path, HERE)
         for synchronous, number in (("NORMAL", 1), ("FULL", 2)):
-            with closing(schema.connect(path, synchronous=synchronous)) as connection:
+            with closing(connections.connect(path, synchronous=synchronous)) as connection:
                 for pragma, value in (
                     ("synchronous", number),
                     ("mmap_size", 0),
@@ -311,7 +311,7 @@ class TestAForeignFile:
 class TestANewerOrDamagedFile:
     def test_a_newer_schema_is_refused_and_untouched(self, path: Path) -> None:
         schema.prepare(path, HERE)
-        tell(path, f"PRAGMA user_version={schema.VERSION + 1}")
+        tell(path, f"PRAGMA user_version={header.VERSION + 1}")
         before = path.read_bytes()
         with pytest.raises(QueueError, match="upgrade this program") as caught:
             schema.prepare(path, HERE)

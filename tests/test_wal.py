@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from disk import HERE, MIB, Clock, ask, check, foreign, log_bytes, opened, tell
 
-from causality_sdk import schema, wal
+from causality_sdk import connections, schema, wal
 from causality_sdk.errors import QueueError
 from causality_sdk.queue import Queue
 
@@ -355,7 +355,7 @@ def test_nothing_touches_the_file_after_close(path: Path) -> None:
 
 
 def test_a_queue_in_memory_has_nothing_to_sync() -> None:
-    with opened(schema.MEMORY) as queue:
+    with opened(connections.MEMORY) as queue:
         queue.append(b"x")
         assert queue.checkpoint()
         assert queue.wal.due_at() is None

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from causality_sdk import counters, schema
+from causality_sdk import connections, counters, header
 from causality_sdk.cli.exits import InputError
 from causality_sdk.counters import Counters
 from causality_sdk.dead_letters import DeadLetter
@@ -138,7 +138,7 @@ class QueueReader:
         connection = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={mode}",
             uri=True,
-            timeout=schema.BUSY_SECONDS,
+            timeout=connections.BUSY_SECONDS,
             isolation_level=None,
         )
         try:
@@ -153,12 +153,12 @@ class QueueReader:
     def _check(self, connection: sqlite3.Connection) -> None:
         found = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found != schema.APPLICATION_ID:
+        if found != header.APPLICATION_ID:
             raise InputError(f"{self.path} is not a causality queue")
-        if version > schema.VERSION:
+        if version > header.VERSION:
             raise InputError(
                 f"queue file {self.path} was written by a newer causality-sdk (schema {version},"
-                f" this one knows {schema.VERSION}); upgrade this program"
+                f" this one knows {header.VERSION}); upgrade this program"
             )
         if connection.execute("SELECT count(*) FROM state").fetchone()[0] != 1:
             raise InputError(f"queue file {self.path} is damaged: its state row is missing")

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from causality_sdk import schema
+from causality_sdk import connections
 from causality_sdk.cli.drain import Drain, are_refused
 from causality_sdk.cli.event_input import EventArguments, event_options
 from causality_sdk.cli.event_source import Source
@@ -94,7 +94,7 @@ class Sending:
         self._out = out
         self._encoder = Encoder(config.app_id, max_event_bytes=config.max_event_bytes)
         # No cap: what is in it is one chunk.
-        self._queue = Queue(schema.MEMORY, max_events=2**31, max_bytes=2**40)
+        self._queue = Queue(connections.MEMORY, max_events=2**31, max_bytes=2**40)
         self._drain = Drain(self._queue, config, out)
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self._spool = spool

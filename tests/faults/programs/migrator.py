@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from sqlite_utils import Database, Migrations
 
-from causality_sdk import schema
+from causality_sdk import header, schema
 from faults.children import Place
 from faults.programs.producer import DEFAULTS, main
 
@@ -34,7 +34,7 @@ def load_later() -> Migrations:
 
 RELEASED = schema.load_migrations
 schema.load_migrations = load_later
-schema.VERSION += 1
+header.VERSION += 1
 
 if __name__ == "__main__":
     if sys.argv[1] == "--judge":

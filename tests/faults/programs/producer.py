@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from causality_sdk import Client, Event, adoption, schema
+from causality_sdk import Client, Event, adoption, connections
 from causality_sdk.testing._batch import parse_batch
 from causality_sdk.wire.base import Request, Response
 from faults.events import API_KEY, APP_ID, NOWHERE, digest, encoded
@@ -64,12 +64,12 @@ class Server:
 
 def without_sync() -> None:
     """The control of power loss: SQLite as it must not be used."""
-    connect = schema.connect
+    connect = connections.connect
 
     def unsafe(path: Path, *, synchronous: str = "", busy_seconds: float = 2.0) -> Any:  # noqa: ARG001
         return connect(path, synchronous="OFF", busy_seconds=busy_seconds)
 
-    schema.connect = unsafe
+    connections.connect = unsafe
 
 
 def wait_until_alone(directory: Path) -> None:
