@@ -33,7 +33,8 @@ from causality_sdk.ownership import Lease
 from causality_sdk.pacer import Pacer
 from causality_sdk.queue import Queue
 from causality_sdk.rate import Rate
-from causality_sdk.sender import Limits, Sender
+from causality_sdk.sender import Sender
+from causality_sdk.steps import Limits, Parts
 from causality_sdk.transport.base import Transport
 from causality_sdk.wire.base import Wire
 
@@ -82,20 +83,22 @@ class Pipeline:
     ) -> Sender:
         config = self._config
         return Sender(
-            queue,
-            Courier(
+            Parts(
                 queue,
-                self._wire,
-                self._transport,
-                BatchLimit(config.batch_size, config.max_batch_events, config.max_batch_bytes),
-            ),
-            limits=Limits(config.max_batch_events, config.timeout),
-            pacer=Pacer(make_pace(config), backlog=queue.last_id),
-            hooks=hooks,
-            logger=config.logger,
-            buffer=buffer,
-            rate=self._rate,
-            tells_outages=tells,
+                Courier(
+                    queue,
+                    self._wire,
+                    self._transport,
+                    BatchLimit(config.batch_size, config.max_batch_events, config.max_batch_bytes),
+                ),
+                limits=Limits(config.max_batch_events, config.timeout),
+                pacer=Pacer(make_pace(config), backlog=queue.last_id),
+                hooks=hooks,
+                logger=config.logger,
+                buffer=buffer,
+                rate=self._rate,
+                tells_outages=tells,
+            )
         )
 
     def _transport(self) -> Transport:

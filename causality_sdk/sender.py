@@ -1,101 +1,36 @@
-"""The one thread that delivers: waits for a trigger, sends batch after batch, keeps the queue fit.
+"""The one thread that delivers: waits for a trigger, takes a step, and waits again.
 
-Neighbours: `courier` carries one batch; `pacer` tells when the next attempt is due; `flushing` is
-what callers of `flush()` wait for; `hooks` is told of everything. Invariant: one request is in
-flight at most, and nothing that goes wrong ends the loop.
+Neighbours: `steps` has what is done; here is when, on which thread, and how it ends. Invariant: one
+request is in flight at most, and nothing that goes wrong ends the loop.
 
-`step()` does all that is due and says for how long there is nothing to do. The thread is a loop
-around it; with `start=False` a `flush()` is that loop, in its caller's thread.
+The thread is a loop around `step()`; with `start=False` a `flush()` is that loop, in its caller's
+thread.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from causality_sdk.adoption import Adoption, Failure
-from causality_sdk.buffer import Buffer
-from causality_sdk.courier import Answered, Courier
-from causality_sdk.errors import ClientClosed, QueueError, ResponseError, TransportError
-from causality_sdk.flushing import SHORTEST_ATTEMPT, Flush, Flushes
-from causality_sdk.hooks import Hooks
-from causality_sdk.mending import Mender
-from causality_sdk.pacer import FOREVER, Pacer
-from causality_sdk.queue import Queue
-from causality_sdk.rate import Rate
-from causality_sdk.stats import Delivered, SenderState
+from causality_sdk.errors import ClientClosed, QueueError, TransportError
+from causality_sdk.flushing import SHORTEST_ATTEMPT, Flush
+from causality_sdk.pacer import FOREVER
+from causality_sdk.steps import SMALL_QUEUE, Parts, Steps
 from causality_sdk.wakeup import Wakeup
 from causality_sdk.wire.base import Request, Response
 
-SMALL_QUEUE = 1000  # events; a longer backlog will need its free pages soon
 
+class Sender(Steps):
+    """Delivers one queue, in a thread of its own from `start()` on."""
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one request may hold, and the seconds it may take."""
-
-    max_batch_events: int
-    timeout: float
-
-
-class Sender:
-    """Delivers one queue. Keeps no reference to the client, so that a forgotten one can go."""
-
-    def __init__(
-        self,
-        queue: Queue,
-        courier: Courier,
-        *,
-        limits: Limits,
-        pacer: Pacer,
-        hooks: Hooks,
-        logger: logging.Logger,
-        buffer: Buffer | None = None,
-        rate: Rate | None = None,
-        tells_outages: bool = True,
-        clock: Callable[[], float] = time.monotonic,
-        wake: Wakeup | None = None,
-    ) -> None:
-        self._queue = queue
-        self._courier = courier
-        self._limits = limits
-        self._pacer = pacer
-        self._hooks = hooks
-        self._logger = logger
-        self._buffer = Buffer(queue.append_many) if buffer is None else buffer
-        self._clock = clock
-        self._rate = Rate() if rate is None else rate  # all senders to one server share it
-        self._tells_outages = tells_outages
-        self._turn = threading.Lock()  # held by whoever runs a step; guards all below it
-        self.retries = 0  # attempts that failed
-        self.last_error: Exception | None = None
-        self.last_success_ms: int | None = None  # since the epoch
-        self.failure: Failure | None = None  # of the last attempt, not for the sake of its events
-        self.adoption: Adoption | None = None  # set once, before the start
-        self.mender: Mender | None = None  # the same
-        self._adopts_next = False  # own batches and those of orphans take turns
-        self._disk_logged = False  # one line for a failing disk, until it works again
-        self.flushes = Flushes()  # any thread adds, the sender completes
-        self.wake_at = 1  # written by the sender: the id whose commit must wake it
-        # set by any thread, cleared by whoever runs the steps
-        self._wake = Wakeup() if wake is None else wake
-        self._stopping = False  # set once, by stop()
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
         self._thread: threading.Thread | None = None  # set once, by start()
-        self._stepping: int | None = None  # ident of the thread inside a step: hooks run there
         self._ended = threading.Event()  # set by _end(), as its last act
         self._end_lock = threading.RLock()  # guards the next two; a signal handler may close
         self._over = False  # no step runs any more
         self._on_ended: Callable[[], None] | None = None
-        self._state: SenderState = "idle"
-        queue.wal.on_pressure = self._wake.set
-        # What earlier runs lost was told by them; what was lost with a damaged file was not.
-        lost, repaired = self._lost(), queue.repair
-        lost["corrupt"] -= 0 if repaired is None else repaired.lost
-        hooks.report_lost(lost)
 
     # ------------------------------------------------------------------ any thread
 
@@ -218,11 +153,6 @@ class Sender:
         """Whether no step runs any more, and none will."""
         return self._over
 
-    @property
-    def state(self) -> SenderState:
-        """`idle`, `sending`, `offline` (no answer) or `blocked` (answers that take nothing)."""
-        return self._state
-
     # ------------------------------------------------------------------ the loop
 
     def _run(self) -> None:
@@ -266,255 +196,3 @@ class Sender:
         if callback is not None:
             callback()
         self._ended.set()
-
-    def step(self) -> float | None:
-        """Does what is due; gives the seconds until something is due again, None for never.
-
-        At most one attempt. Does not raise: what fails is counted, reported and tried again.
-        """
-        with self._turn:
-            return self._step_locked()
-
-    def _step_locked(self) -> float | None:
-        self._stepping = threading.get_ident()
-        try:
-            self._housekeeping()
-            if self._courier.unsettled:
-                self._settle()
-            if self.flushes.take_added():
-                self._pacer.flush_began()
-            tried = self._may_send()
-            adopts = self._may_adopt(self._clock()) and (self._adopts_next or not tried)
-            if adopts:
-                self._adopts_next = tried = False
-                self._adopt()
-            elif tried:
-                self._adopts_next = True
-                self._state = "sending"
-                self._deliver()
-            aside = self._pacer.anything_aside
-            if tried or not aside:  # a pass that left something counts once, as it ends
-                attempt = self.flushes.reached(self._pacer.cursor, aside=aside)
-                if attempt is not None:
-                    self._pacer.flush_failed(self._clock(), attempt)
-        except QueueError as error:
-            self._file_trouble(error)
-        except Exception as error:
-            # A wire or a transport of the user's, or a bug of ours. Neither may end delivery, and
-            # without a backoff it would be a busy loop.
-            self._logger.exception("causality: the sender failed; it goes on")
-            self._state = "blocked"
-            self._failed(Failure(error))
-        finally:
-            self._stepping = None
-        return self._next_wait()
-
-    def _may_send(self) -> bool:
-        queue = self._queue
-        now = self._clock()
-        return now >= self._rate.ready_at() and self._pacer.may_send(
-            now, queue.last_id, queue.pending, self.flushes.target
-        )
-
-    def _may_adopt(self, now: float) -> bool:
-        return now >= self._adoption_due_at()
-
-    def _adoption_due_at(self) -> float:
-        """When an orphan may have its turn. While the server is away, only if we have nothing."""
-        if self.adoption is None or self.flushes.target is not None or self._stopping:
-            return math.inf
-        if self._pacer.failures and self._queue.pending:
-            return math.inf  # our own events find out when it is back
-        return max(self.adoption.due_at, self._rate.ready_at(), self._pacer.retry_at)
-
-    def _next_wait(self) -> float | None:
-        now = self._clock()
-        last_id = self._queue.last_id
-        due = self._pacer.due_at(last_id, self._queue.pending, self.flushes.target)
-        if due is not None:
-            due = max(due, self._rate.ready_at())
-        if self._courier.unsettled or self._buffer.waiting:
-            due = self._pacer.retry_at  # the disk is tried again, whatever else there is to do
-        if self._pacer.failures == 0 and (due is None or due > now):
-            self._state = "idle"
-        sync_at = self._queue.wal.due_at()
-        if sync_at is None or due is None:
-            self.wake_at = last_id + 1  # the first event after a quiet time starts the timers
-        else:
-            self.wake_at = self._pacer.wake_at(now)
-        mend_at = None if self.mender is None else self.mender.due_at
-        times = [at for at in (due, sync_at, mend_at, self._adoption_due_at()) if at is not None]
-        soonest = min(times)
-        return None if soonest == math.inf else max(0.0, soonest - now)
-
-    def _housekeeping(self) -> None:
-        self._mend()
-        self._hooks.report_lost(self._lost())
-        trouble, self._queue.log_trouble = self._queue.log_trouble, None
-        if trouble is not None:
-            raise trouble
-        if self._buffer.waiting and self._clock() >= self._pacer.retry_at:
-            if not self._buffer.write():
-                self._pacer.disk_failed(self._clock())
-            elif not self._courier.unsettled:
-                self._disk_logged = False
-        if self._queue.wal.is_due(sender=True):
-            self._queue.checkpoint()
-            while self._queue.pending < SMALL_QUEUE and self._queue.vacuum_step():
-                if self._wake.is_set():
-                    break
-            if not self._courier.unsettled:
-                self._disk_logged = False
-
-    def _lost(self) -> dict[str, int]:
-        """Events that left undelivered, by reason, since the queue file was made."""
-        return {**self._queue.evicted, "buffer_full": self._buffer.dropped}
-
-    # ------------------------------------------------------------------ one batch
-
-    def _deliver(self) -> None:
-        result = self._courier.deliver(
-            self._pacer.cursor,
-            most=self._rate.bounded(self._limits.max_batch_events),
-            timeout=self.flushes.bounded(self._limits.timeout, self._clock()),
-        )
-        if result is None:
-            self._pacer.reached(self._queue.last_id)
-        elif isinstance(result, Answered):
-            self._answered(result)
-        elif result.again and not self._courier.blocked:
-            self._complain(result.error)
-        else:
-            self._state = "offline" if _is_offline(result.error) else "blocked"
-            if isinstance(result.error, ResponseError) and result.error.status == 429:
-                self._rate.refused(self._clock())
-            self._failed(Failure(result.error, result.hold, result.retry_after))
-
-    def _answered(self, answer: Answered) -> None:
-        delivered = len(answer.accepted)
-        outage = None
-        if delivered:
-            self._rate.delivered(delivered, self._clock())
-            outage = self._succeeded()
-        self._pacer.went_through(
-            self._clock(), after=answer.after, last=answer.last, left=answer.left
-        )
-        # Counted first: the acknowledgement is a fact, even when the disk refuses the removal.
-        self.flushes.count(delivered=delivered, rejected=answer.rejected)
-        self._settle()
-        self._tell_end_of(outage)
-        if delivered:
-            size = sum(len(payload) for _, payload in answer.accepted)
-            self._hooks.delivered(Delivered(delivered, size, answer.rejected, answer.status))
-        if answer.complaint is not None:
-            self._complain(answer.complaint)
-            if self._courier.blocked:
-                self._state = "blocked"
-                self._back_off(Failure(answer.complaint), refused=True)
-
-    def _adopt(self) -> None:
-        assert self.adoption is not None  # noqa: S101 - _may_adopt has looked
-        progress = self.adoption.step()
-        if progress.delivered:
-            self._tell_end_of(self._succeeded())
-        if progress.failure is not None:
-            self.last_error = progress.failure.error
-            self._state = "offline" if _is_offline(progress.failure.error) else "blocked"
-            self._back_off(progress.failure)
-
-    def _succeeded(self) -> float | None:
-        """The server accepted events. Gives the seconds of the outage that ends, if any."""
-        self.failure = None
-        self.last_success_ms = time.time_ns() // 1_000_000
-        return self._pacer.succeeded(self._clock())
-
-    def _tell_end_of(self, outage: float | None) -> None:
-        if outage is not None and self._tells_outages:
-            self._logger.info(
-                "causality: delivery works again after %.0f s; %d events wait",
-                outage,
-                self._queue.pending,
-            )
-
-    def _settle(self) -> None:
-        buried = self._courier.settle()
-        if buried:
-            self.flushes.count(buried=buried)
-            self._logger.warning(
-                "causality: %d events were refused three times while others passed, and are dead"
-                " letters now; see client.dead_letters",
-                buried,
-            )
-
-    def _complain(self, error: Exception) -> None:
-        """Something was refused, and delivery goes on."""
-        self.last_error = error
-        self.flushes.complained(error)
-        self._hooks.error(error)
-
-    def _failed(self, failure: Failure) -> None:
-        self.last_error = failure.error
-        self._hooks.error(failure.error)
-        self._back_off(failure)
-
-    def _back_off(self, failure: Failure, *, refused: bool = False) -> None:
-        error = failure.error
-        self.failure = None if refused or _is_refusal(error) else failure
-        self.retries += 1
-        first = self._pacer.failed(
-            self._clock(),
-            error,
-            hold=failure.hold,
-            refused=refused,
-            retry_after=failure.retry_after,
-        )
-        if first and self._tells_outages:
-            self._logger.warning(
-                "causality: delivery failed, %d events wait: %s", self._queue.pending, error
-            )
-        attempt = self.flushes.failed(error)
-        if attempt is not None:
-            self._pacer.flush_failed(self._clock(), attempt)
-
-    def _mend(self) -> None:
-        """Repairs the file if it was damaged or deleted, and tells. Raises `QueueError`."""
-        repaired, self._queue.repair = self._queue.repair, None  # before it was opened
-        if self.mender is not None and repaired is None:
-            repaired = self.mender.step()
-        if repaired is None:
-            return
-        self.last_error = repaired.error
-        self._logger.error("causality: %s", repaired.error)
-        self._hooks.error(repaired.error)
-        self._hooks.report_lost(self._lost())
-        self._queue.log_trouble = None  # of the file that was
-        if self._buffer.waiting:
-            self._buffer.write()
-
-    def _file_trouble(self, error: QueueError) -> None:
-        """The disk's, or damage: that is repaired at once, and only what came of it is told."""
-        if self.mender is None or self._queue.damage is None:
-            self._disk_trouble(error)
-            return
-        try:
-            self._mend()
-        except QueueError as trouble:
-            self._disk_trouble(trouble)
-
-    def _disk_trouble(self, error: QueueError) -> None:
-        self._pacer.disk_failed(self._clock())
-        self.last_error = error
-        if not self._disk_logged:
-            self._disk_logged = True
-            self._logger.error("causality: %s", error)
-        self._hooks.error(error)
-        self.flushes.failed(error)
-
-
-def _is_offline(error: Exception) -> bool:
-    return isinstance(error, TransportError)
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether it is about the events, so that others may pass."""
-    return isinstance(error, ResponseError) and error.status in (400, 413, 422)

@@ -14,7 +14,8 @@ from causality_sdk.hooks import Hooks
 from causality_sdk.pacer import Pace, Pacer
 from causality_sdk.queue import Queue
 from causality_sdk.schema import Destination
-from causality_sdk.sender import Limits, Sender
+from causality_sdk.sender import Sender
+from causality_sdk.steps import Limits, Parts
 from causality_sdk.testing import RecordingTransport
 from causality_sdk.transport.base import Transport
 from causality_sdk.wakeup import Wakeup
@@ -116,20 +117,22 @@ class Simulation:
     def sender_for(self, queue: Queue, *, tells: bool = True) -> Sender:
         """A sender of this simulation: its clock, its transport, its hooks."""
         return Sender(
-            queue,
-            Courier(queue, CausalityWire(), self._transport, BatchLimit(*self._limits)),
-            limits=Limits(self._limits[1], timeout=10.0),
-            pacer=Pacer(self._pace, backlog=queue.last_id),
-            hooks=Hooks(
+            Parts(
+                queue,
+                Courier(queue, CausalityWire(), self._transport, BatchLimit(*self._limits)),
+                limits=Limits(self._limits[1], timeout=10.0),
+                pacer=Pacer(self._pace, backlog=queue.last_id),
+                hooks=Hooks(
+                    logger=self.logger,
+                    on_delivered=self.delivered.append,
+                    on_dropped=self.dropped.append,
+                    on_error=self.errors.append,
+                ),
                 logger=self.logger,
-                on_delivered=self.delivered.append,
-                on_dropped=self.dropped.append,
-                on_error=self.errors.append,
-            ),
-            logger=self.logger,
-            clock=self.clock,
-            wake=Wake(self.clock),
-            tells_outages=tells,
+                clock=self.clock,
+                wake=Wake(self.clock),
+                tells_outages=tells,
+            )
         )
 
     def __enter__(self) -> Simulation:

@@ -37,6 +37,7 @@ WAY |= {
     "repair",
     "runs",
     "sender",
+    "steps",
     "wakeup",
 }
 DESTINATION = {"wire", "wire.*", "transport", "transport.*"}
@@ -149,10 +150,11 @@ ALLOWED: dict[str, set[str]] = {
     "schema": {"connections", "counters", "damage", "errors", "forking", "header", "pages"}
     | {"place", "quarantine", "_migrations.*"},
     "scout": {"queue", "suspects"},
-    "sender": {"errors", "stats"} | (WAY - {"sender"}) | DESTINATION,
+    "sender": {"errors", "flushing", "pacer", "steps", "wakeup", "wire.base"},
     "sigterm": {"errors"},
     "snapshot": set(),
     "stats": {"errors"},
+    "steps": {"errors", "stats"} | (WAY - {"sender", "steps"}),
     "suspects": set(),
     "transactions": {"counters", "errors"},
     "testing": ALL | {"testing.*"},

@@ -21,8 +21,9 @@ from causality_sdk.hooks import Hooks
 from causality_sdk.opening import http_transport, make_pace
 from causality_sdk.pacer import Pacer
 from causality_sdk.queue import Queue
-from causality_sdk.sender import Limits, Sender
+from causality_sdk.sender import Sender
 from causality_sdk.stats import Delivered
+from causality_sdk.steps import Limits, Parts
 from causality_sdk.transport.base import Transport
 from causality_sdk.wire import WIRES
 from causality_sdk.wire.base import Request, Response, Verdict, Wire
@@ -65,17 +66,19 @@ class Drain:
             return ObservedTransport(inner, out, meter.wait)
 
         self._sender = Sender(
-            queue,
-            Courier(
+            Parts(
                 queue,
-                meter,
-                make_transport,
-                BatchLimit(start, most, config.max_batch_bytes),
-            ),
-            limits=Limits(most, config.timeout),
-            pacer=Pacer(make_pace(config), backlog=queue.last_id),
-            hooks=Hooks(logger=config.logger, on_delivered=on_delivered),
-            logger=config.logger,
+                Courier(
+                    queue,
+                    meter,
+                    make_transport,
+                    BatchLimit(start, most, config.max_batch_bytes),
+                ),
+                limits=Limits(most, config.timeout),
+                pacer=Pacer(make_pace(config), backlog=queue.last_id),
+                hooks=Hooks(logger=config.logger, on_delivered=on_delivered),
+                logger=config.logger,
+            )
         )
         self._queue = queue
 
