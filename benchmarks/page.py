@@ -23,6 +23,8 @@ END = "<!-- End of what is measured. -->"
 def line(result: Result) -> str:
     """One line for people at a terminal."""
     sign = {True: "ok  ", False: "MISS", None: "    "}[result.met]
+    if result.met is False and result.at_floor:
+        sign = "FLOOR"
     target = f"   [{result.target}]" if result.target else ""
     return f"{sign} {result.row:<11} {result.what}: {result.measured}{target}"
 
@@ -49,7 +51,10 @@ def measured(results: Sequence[Result], missing: Mapping[str, str], seconds: flo
     ]
     signs = {True: "met", False: "**missed**", None: ""}
     for result in results:
-        cells = (result.what, result.measured, result.target, signs[result.met])
+        sign = signs[result.met]
+        if result.met is False and result.at_floor:
+            sign = "missed, by the floor too"
+        cells = (result.what, result.measured, result.target, sign)
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Peers: " + ", ".join(peer.requirement for peer in PEERS) + "."]
     lines += [f"Not installed, so not measured: {name} ({why})." for name, why in missing.items()]

@@ -95,6 +95,14 @@ def serve(functions: dict[str, Callable[..., Any]]) -> None:
         answers.flush()
 
 
+def written() -> int:
+    """Bytes that this process handed to write() so far. Raises `OSError` where nobody counts."""
+    for line in Path("/proc/self/io").read_text(encoding="ascii").splitlines():
+        if line.startswith("wchar:"):
+            return int(line.split()[1])
+    raise OSError("the kernel does not count what is written")
+
+
 def _without_options(environment: Any) -> dict[str, str]:
     """An environment in which no option of a client is set."""
     return {name: value for name, value in environment.items() if "CAUSALITY_" not in name}

@@ -18,6 +18,8 @@ class Result:
     met: bool | None = None
     series: Mapping[str, float] = field(default_factory=dict)
     """For the plots: name to value."""
+    at_floor: bool = False
+    """Missed, and so it is by what nothing durable can do without, measured beside it."""
 
 
 def rounds(count: int, subjects: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:

@@ -57,3 +57,13 @@ def test_the_page_says_what_was_missed_and_which_peer_was_missing() -> None:
     assert "| at the cap | 1.50 times | at most 1.3 times | **missed** |" in text
     assert "Not installed, so not measured: huey==3 (no such version)." in text
     assert page.line(missed).startswith("MISS cap")
+
+
+def test_the_page_tells_what_the_floor_misses_too() -> None:
+    from benchmarks import page
+    from benchmarks.result import Result
+
+    missed = Result("written", "bytes", "2.27 times", "at most 1.5 times", met=False, at_floor=True)
+    text = page.measured([missed], {}, 60.0)
+    assert "| bytes | 2.27 times | at most 1.5 times | missed, by the floor too |" in text
+    assert page.line(missed).startswith("FLOOR written")

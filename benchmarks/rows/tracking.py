@@ -99,6 +99,7 @@ def tail(bench: Bench) -> Iterator[Result]:
             f" the same loop without track(): {median(bare) * 1e3:.2f} ms)",
             "at most 2 ms",
             p999 <= 2,
+            at_floor=median(bare) * 1e3 > 2,
         )
     with bench.ours() as ours:  # nobody drains, nobody checkpoints but track()
         ours.ask("open", path=bench.directory(), start=False)

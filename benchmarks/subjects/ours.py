@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.event import PURCHASE, SERVER, TYPE, departures
-from benchmarks.process import serve
+from benchmarks.process import serve, written
 from causality_sdk import Client, Event, event
 from causality_sdk.wire.base import Request, Response
 
@@ -190,10 +190,7 @@ class Subject:
 
     def written(self) -> int:
         """Bytes that this process handed to write() so far, the log and the database alike."""
-        for line in Path("/proc/self/io").read_text(encoding="ascii").splitlines():
-            if line.startswith("wchar:"):
-                return int(line.split()[1])
-        raise OSError("the kernel does not count what is written")
+        return written()
 
     def pending(self) -> dict[str, int]:
         """Events, and bytes of their payloads, that are queued."""
