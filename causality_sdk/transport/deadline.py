@@ -10,6 +10,7 @@ Neighbour: `http`, which mounts the adapter. Used by one thread at a time.
 
 from __future__ import annotations
 
+import _socket
 import io
 import socket
 import time
@@ -64,7 +65,7 @@ def connect(
     """
     # urllib3's own choice, which those who must do without IPv6 are used to override
     family = allowed_gai_family()
-    addresses = socket.getaddrinfo(host.strip("[]"), port, family, socket.SOCK_STREAM)
+    addresses = _look_up(host.strip("[]"), port, family)
     failure: OSError = OSError(f"the name lookup of {host} gave no address")
     for tried, (kind, *details, _, address) in enumerate(addresses):
         share = min(CONNECT_SECONDS, attempt.left() / (len(addresses) - tried))
@@ -88,6 +89,15 @@ def connect(
         raise failure
     finally:
         del failure  # else it and its traceback keep each other alive
+
+
+def _look_up(host: str, port: int, family: int) -> Sequence[tuple[Any, ...]]:
+    try:
+        return socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+    except RuntimeError:
+        # gevent asks in a thread, and since Python 3.12 the interpreter starts none when it shuts
+        # down. That it is asked here holds the other greenlets up, which have all ended.
+        return _socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
 
 
 class _Reader(io.RawIOBase):
