@@ -131,10 +131,8 @@ class Encoder:
         app_id: str | None = None,
     ) -> tuple[str, bytes]:
         """`encode` for an `Event`, with nothing beside it, or for what makes one of the rest."""
-        beside = (properties, user_id, session_id, device_id, timestamp, idempotency_key, app_id)
-        # An Event alone, as in track_many(), is not worth the detour.
-        if not isinstance(event, Event) or any(argument is not None for argument in beside):
-            event = as_event(
+        return self._encode_event(
+            as_event(
                 event,
                 properties,
                 user_id=user_id,
@@ -144,6 +142,19 @@ class Encoder:
                 idempotency_key=idempotency_key,
                 app_id=app_id,
             )
+        )
+
+    def encode_item(self, index: int, event: Event | Trackable) -> tuple[str, bytes]:
+        """`encode_event` for one of many: its errors name the index."""
+        if isinstance(event, str):
+            raise EventError(f"track_many takes Event objects; item {index} is a str")
+        try:
+            return self._encode_event(event if type(event) is Event else as_event(event))
+        except ValueError as error:  # an EventError is one
+            error.args = (f"event {index}: {error}",)
+            raise
+
+    def _encode_event(self, event: Event) -> tuple[str, bytes]:
         return self.encode(
             event.event_type,
             event.properties,
@@ -154,16 +165,6 @@ class Encoder:
             event.idempotency_key,
             event.app_id,
         )
-
-    def encode_item(self, index: int, event: Event | Trackable) -> tuple[str, bytes]:
-        """`encode_event` for one of many: its errors name the index."""
-        if isinstance(event, str):
-            raise EventError(f"track_many takes Event objects; item {index} is a str")
-        try:
-            return self.encode_event(event)
-        except ValueError as error:  # an EventError is one
-            error.args = (f"event {index}: {error}",)
-            raise
 
     def encode(
         self,

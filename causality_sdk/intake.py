@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from itertools import accumulate, islice
 from pathlib import Path
 from zlib import crc32
 
@@ -227,20 +228,19 @@ class Intake(QueueFile):
         if self._over(len(payloads), size) != (0, 0) and self._seems_purged_locked():
             self._recount_locked(self._writer)
         state = self._counters.copy()
-        row_id, total, rows = self._last_id, self._last_total, []
-        for payload in payloads:
-            row_id += 1
-            total += len(payload)
-            rows.append((row_id, total, crc32(payload), payload))
+        row_id, total = self._last_id + len(payloads), self._last_total + size
+        ids = range(self._last_id + 1, row_id + 1)
+        totals = islice(accumulate(map(len, payloads), initial=self._last_total), 1, None)
         with self._transaction_locked(self._writer):
+            rows = zip(ids, totals, map(crc32, payloads), payloads, strict=True)
             self._writer.executemany(INSERT, rows)
-            evicted = [] if self._reject else self._evict_locked(state, len(rows), size, row_id)
+            evicted = [] if self._reject else self._evict_locked(state, len(ids), size, row_id)
             if evicted:
                 state.mark, state.mark_total = row_id, total
                 counters.store_locked(self._writer, state)
         self._counters = state
         self._last_id, self._last_total = row_id, total
-        self._pending += len(rows) - len(evicted)
+        self._pending += len(ids) - len(evicted)
         self._pending_bytes += size - sum(evicted)
         self.wal.wrote_locked(cost + (wal.bulk_cost(evicted) if evicted else 0))
         if total - self._room_checked_at > ROOM_CHECK_BYTES:
