@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 from causality_sdk.client import Client
 from causality_sdk.errors import ClientClosed, QueueError, QueueFull
+from causality_sdk.pipeline import spend_at_exit
 from causality_sdk.replies import Answer, Reply, give
 
 GROUP_BYTES = 1024 * 1024  # of several calls in one transaction: too few to need a second one
@@ -102,7 +103,9 @@ class Committer:
         if self.client is not None and self._thread is not None and self._thread.is_alive():
             drained = threading.Event()
             self._inbox.put(drained)
+            began = time.monotonic()
             drained.wait(self.client.config.close_timeout)
+            spend_at_exit(time.monotonic() - began)
 
     # ------------------------------------------------------------------ the thread
 

@@ -123,20 +123,20 @@ class Pipeline:
     def shut_down(self, timeout: float) -> None:
         """One last attempt, then the end of the sender, within `timeout` seconds. Idempotent."""
         deadline = time.monotonic() + timeout
-        if self.buffer.waiting and not self.buffer.write():
+        free = self.queue.hurry(timeout)
+        if self.buffer.waiting and not (free and self.buffer.write()):
             self._logger.error(
                 "causality: %d events are lost: the disk took them neither before nor at the end",
                 self.buffer.give_up(),
             )
         if self.queue.pending and not self.sender.is_over:
-            self.sender.flush(timeout=timeout, retries=0)
+            self.sender.flush(timeout=max(0.0, deadline - time.monotonic()), retries=0)
         self.sender.stop()
         if self.sender.wait_until_ended(max(0.0, deadline - time.monotonic())):
             self.sender.shrink(deadline - time.monotonic())
 
     def shut_down_at_exit(self, timeout: float) -> None:
         """`shut_down` for exit hooks: those of all clients together take `timeout` seconds."""
-        global _exit_seconds
         timeout = max(0.0, timeout - _exit_seconds)
         for other in list(_pipelines):
             # At once, so that all servers are waited for at the same time.
@@ -144,7 +144,7 @@ class Pipeline:
                 other.sender.hasten(timeout)
         began = time.monotonic()
         self.shut_down(timeout)
-        _exit_seconds += time.monotonic() - began
+        spend_at_exit(time.monotonic() - began)
 
     def leave_to_parent(self) -> None:
         """In a forked child: never works again. The one thread that is left may be in a step."""
@@ -166,6 +166,12 @@ class Pipeline:
 
 _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()  # that may still be open
 _exit_seconds = 0.0  # taken by the exit hooks that ran; they run one after another
+
+
+def spend_at_exit(seconds: float) -> None:
+    """An exit hook took so long: there is less left for those that follow."""
+    global _exit_seconds
+    _exit_seconds += seconds
 
 
 def _hooks(config: Config) -> Hooks:

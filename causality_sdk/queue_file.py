@@ -258,6 +258,22 @@ class QueueFile:
         except sqlite3.Error as error:
             raise self._trouble("shrunk", error) from error
 
+    def hurry(self, seconds: float) -> bool:
+        """From now on a write waits `seconds` at most for another program. Any thread.
+
+        False if a thread is in the middle of a write for that long. For the end of the client.
+        """
+        if not self._lock.acquire(timeout=max(0.0, seconds)):
+            return False
+        try:
+            milliseconds = int(1000 * max(0.0, min(seconds, self._busy_seconds)))
+            with self._reading, suppress(sqlite3.Error):  # of a file that is being mended
+                for connection in (self._writer, self._reader):
+                    connection.execute(f"PRAGMA busy_timeout={milliseconds}")
+        finally:
+            self._lock.release()
+        return True
+
     def close(self) -> None:
         """Closes the file; the last connection moves the log into it. May be called twice."""
         with self._lock:

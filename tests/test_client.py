@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,44 @@ def test_a_stuck_server_does_not_hold_up_track(
     assert client.flush(timeout=10).remaining == 0
     client.close()
     assert collector.count == 101
+
+
+def test_a_hook_that_takes_long_does_not_hold_up_track(
+    collector: LoopbackCollector, queue_path: Path
+) -> None:
+    called, go_on = threading.Event(), threading.Event()
+
+    def hook(_details: object) -> None:
+        called.set()
+        go_on.wait(30)
+
+    with make(collector.endpoint, queue_path, batch_size=1, on_delivered=hook) as client:
+        client.track("first")
+        assert called.wait(10)
+        for _ in range(100):
+            assert client.track("more") is not None
+        assert rows_in(queue_path) == 100, "it waited until the hook was over"
+        assert collector.count == 1
+        go_on.set()
+        assert client.flush(timeout=10).remaining == 0
+
+
+def test_a_flush_in_progress_does_not_hold_up_track(
+    collector: LoopbackCollector, queue_path: Path
+) -> None:
+    collector.pause()
+    with make(collector.endpoint, queue_path, timeout=30) as client:
+        client.track("first")
+        flushing = threading.Thread(target=client.flush, args=(30,))
+        flushing.start()
+        assert collector.wait_for_held()
+        for _ in range(100):
+            assert client.track("more") is not None
+        assert flushing.is_alive(), "the events waited until the flush was over"
+        assert rows_in(queue_path) == 101
+        collector.resume()
+        flushing.join(10)
+        assert not flushing.is_alive()
 
 
 # ---------------------------------------------------------------------- the background
@@ -646,6 +685,24 @@ def test_the_sender_writes_the_buffer_by_itself_once_the_disk_is_back(
         locker.execute("ROLLBACK")
         locker.close()
         assert collector.wait_for(1)
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_close_is_in_time_while_another_program_has_the_file_locked(
+    queue_path: Path, start: bool
+) -> None:
+    """A write waits two seconds for another program; close() has no more than it was given."""
+    client = make("http://127.0.0.1:9", queue_path, start=start)
+    client.track("first")
+    assert client._pipeline is not None
+    with closing(sqlite3.connect(queue_path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        client._pipeline.buffer.keep([b"{}"])
+        client._pipeline.sender.wake()  # it may be waiting for the file itself
+        began = time.monotonic()
+        client.close(timeout=0.2)
+        assert time.monotonic() - began < 1.5
+        assert client.stats().buffer_dropped == 1
 
 
 def test_what_the_disk_never_took_is_counted_and_logged_at_the_end(

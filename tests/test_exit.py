@@ -279,9 +279,16 @@ def test_the_exit_takes_close_timeout_and_hardly_more_than_that_of_a_program_wit
             client.track("tick")
         print(time.monotonic(), flush=True)
         """
-    baseline = seconds_to_end("print(time.monotonic(), flush=True)", tmp_path / "0.db", NOWHERE)
-    with_us = seconds_to_end(body, tmp_path / "queue.db", collector.endpoint)
-    assert 0.9 < with_us < 1.0 + 2 * baseline + 1.5  # 0.2 on a machine that has nothing else to do
+    without = "print(time.monotonic(), flush=True)"
+    taken = []
+    for number in range(5):  # a machine that is busy for a moment is not what is meant
+        baseline = seconds_to_end(without, tmp_path / "0.db", NOWHERE)
+        with_us = seconds_to_end(body, tmp_path / f"{number}" / "queue.db", collector.endpoint)
+        assert with_us > 0.9, "it gave up before its time"
+        taken.append(with_us - baseline)
+        if taken[-1] <= 1.0 + 0.2:
+            return
+    pytest.fail(f"close_timeout is 1 s, and the exit took {taken} s")
 
 
 def seconds_to_end(body: str, queue: Path, endpoint: str) -> float:

@@ -38,6 +38,7 @@ WAY |= {
     "runs",
     "sender",
     "steps",
+    "turn",
     "wakeup",
 }
 DESTINATION = {"wire", "wire.*", "transport", "transport.*"}
@@ -63,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"cli", "cli.*", "connections", "counters", "header", "option_checks", "testing", "testing.*"}
     | {"transactions"},
     "client": ABOVE_CLIENT | {"holders", "pipeline"},
-    "committer": {"client", "errors", "replies"},
+    "committer": {"client", "errors", "pipeline", "replies"},
     "config": {"errors", "option_checks"},
     "connections": set(),
     "context": set(),
@@ -80,7 +81,7 @@ ALLOWED: dict[str, set[str]] = {
     "filesystem": {"errors"},
     "flushing": {"errors", "stats", "wakeup"},
     "forking": set(),
-    "group_commit": {"errors"},
+    "group_commit": {"errors", "turn"},
     "header": {"connections", "counters", "damage", "place", "quarantine", "recognition"},
     "holders": {"ownership", "stats"},
     "hooks": {"stats"},
@@ -162,6 +163,7 @@ ALLOWED: dict[str, set[str]] = {
     "transport": {"errors", "wire.base", "transport.*"},
     "transport.*": {"errors", "wire.base", "transport.*"},
     "transport.base": {"wire.base"},
+    "turn": {"wakeup"},
     "wakeup": set(),
     "wal": {"connections", "errors", "forking", "wakeup"},
     "wire": {"errors", "wire.*"},

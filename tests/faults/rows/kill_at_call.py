@@ -257,7 +257,7 @@ def run(run: Run) -> Outcome:
     failures = []
     points: list[Point] = []
     for scenario in SCENARIOS:
-        if run.quick and scenario not in (Track, Settle, Create):
+        if run.quick and scenario not in (Track, Settle, Create, Adopt):
             continue
         found = _points(run, scenario(), f"calls-{scenario.__name__}", 2 if run.quick else 10**6)
         figures[f"{scenario.name}: points"] = sum(point.killed for point in found)
