@@ -20,6 +20,8 @@ from causality_sdk.steps import SMALL_QUEUE, Parts, Steps
 from causality_sdk.wakeup import Wakeup
 from causality_sdk.wire.base import Request, Response
 
+RESTART_SECONDS = 1.0  # before a thread that could not be started is tried again
+
 
 class Sender(Steps):
     """Delivers one queue, in a thread of its own from `start()` on."""
@@ -27,6 +29,8 @@ class Sender(Steps):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self._thread: threading.Thread | None = None  # set once, by start()
+        self._starting = threading.Lock()  # held by whoever tries to start it again
+        self._start_again_at: float | None = None  # of the clock, where no thread was to be had
         self._ended = threading.Event()  # set by _end(), as its last act
         self._end_lock = threading.RLock()  # guards the next two; a signal handler may close
         self._over = False  # no step runs any more
@@ -39,13 +43,35 @@ class Sender(Steps):
         thread = threading.Thread(target=self._run, name="causality-sender", daemon=True)
         try:
             thread.start()
-        except RuntimeError:
+        except RuntimeError as error:
+            if "shutdown" not in str(error):
+                self._could_not_start(error)
             return
         self._thread = thread
+        self._start_again_at = None
+
+    def _could_not_start(self, error: RuntimeError) -> None:
+        first = self._start_again_at is None
+        self._start_again_at = self._clock() + RESTART_SECONDS
+        if first:
+            self.last_error = QueueError(
+                f"the background thread cannot be started ({error}), so that nothing is delivered"
+                " before flush(); allow this process more threads"
+            )
+            self._logger.error("causality: %s", self.last_error)
 
     def wake(self) -> None:
-        """Makes the sender look at the queue now."""
+        """Makes the sender look at the queue now. Starts the thread if that failed before."""
         self._wake.set()
+        again_at = self._start_again_at
+        if again_at is None or self._stopping or self._clock() < again_at:
+            return
+        if self._starting.acquire(blocking=False):  # a signal handler may come in the middle
+            try:
+                if self._start_again_at is not None:
+                    self.start()
+            finally:
+                self._starting.release()
 
     def flush(self, *, timeout: float | None, retries: int) -> Flush:
         """Tries to deliver all that is queued now; returns when that is done, given up or late.
@@ -77,7 +103,7 @@ class Sender(Steps):
     def _is_interrupted_here(self) -> bool:
         """Whether this thread holds what a step needs: a hook or a signal handler is running."""
         return (
-            self._stepping == threading.get_ident()
+            self._turn.is_held_here
             or self._queue.is_entered_here
             or self._buffer.is_entered_here
             or self.flushes.is_entered_here
@@ -139,8 +165,7 @@ class Sender(Steps):
         Waits up to `timeout` seconds for a batch under way. Raises `TransportError`.
         """
         deadline = self._clock() + timeout
-        in_hook = self._stepping == threading.get_ident()
-        if in_hook or not self._turn.acquire(timeout=timeout):
+        if self._turn.is_held_here or not self._turn.acquire(timeout=timeout):
             raise TransportError("a batch is under way and has no answer yet", reason="timeout")
         try:
             left = deadline - self._clock()

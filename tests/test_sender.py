@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -94,6 +95,31 @@ def test_who_tracks_without_a_pause_does_not_make_a_request_of_every_batch_size_
         assert len(simulation.arrived) == 10_000
         # Full ones, but for the first few, which grow.
         assert len(requests_of(simulation)) < 40
+
+
+def test_a_thread_that_cannot_be_started_is_told_once_and_tried_again_as_events_come(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries = []
+
+    def start(thread: threading.Thread) -> None:
+        tries.append(thread.name)
+        if len(tries) < 3:
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with Simulation(path) as simulation:
+        sender = simulation.sender
+        sender.start()
+        sender.wake()
+        assert len(tries) == 1, "not with every event"
+        assert "the background thread cannot be started" in str(sender.last_error)
+        for _ in range(3):
+            simulation.clock.now += 1
+            sender.wake()
+        assert tries == ["causality-sender"] * 3
+        assert len(caplog.records) == 1
+        sender._thread = None  # it never ran
 
 
 def test_a_backlog_of_an_earlier_run_goes_at_once(path: Path) -> None:
