@@ -1,8 +1,8 @@
 """What becomes of open queues when the process forks.
 
 Neighbours: every `QueueFile` and every `Client` registers here; `schema` and `queue_file` hold
-`OPENING` while they call SQLite on a file that no queue guards yet. Invariant: no thread is inside
-SQLite at the moment of a fork, and a child never uses or closes a connection of its parent.
+`OPENING` while they call SQLite on a file that no queue guards yet. Invariant: no other thread is
+inside SQLite at the moment of a fork, and a child never uses or closes a connection of its parent.
 
 A fork copies the mutexes inside SQLite as they are. One that another thread held would stay locked
 in the child for ever, so the forking thread first takes every lock under which SQLite is called.
@@ -15,18 +15,24 @@ import os
 import sqlite3
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 OPENING = threading.RLock()
 """Held by whoever calls SQLite without the locks of a queue: to prepare, open or inspect a file.
 
-Never while a file lock is taken: filelock has a gate of its own that a fork closes."""
+Never while a file lock is taken or released: filelock has a gate of its own. A fork closes it first
+and then waits for us, while we would wait at the gate."""
 
 LOADING = threading.RLock()
-"""Held by the sender's thread while it loads modules, and taken before `OPENING`.
+"""Held by whoever loads modules beside other threads, and taken before `OPENING`.
 
 In a child the thread that was loading them is gone: they would stay half loaded for ever."""
+
+GATE_SECONDS = 2.0
+"""How long a fork waits for a thread that loads filelock; an ordinary load takes 0.04 s."""
 
 
 class ForkedQueue(Protocol):
@@ -49,14 +55,25 @@ class ForkedClient(Protocol):
         """In the child: forgets what belongs to the parent."""
 
 
+class _Fork:
+    """What the thread that forks has taken, until both sides went on."""
+
+    def __init__(self) -> None:
+        self.held: list[ForkedQueue] = []
+        self.collecting = gc.isenabled()
+        self.has_loading = False
+        self.has_opening = False
+
+
 # Both are added to with OPENING held, so that the forking thread sees all.
 _queues: weakref.WeakValueDictionary[int, ForkedQueue] = weakref.WeakValueDictionary()
 _clients: weakref.WeakSet[ForkedClient] = weakref.WeakSet()
-_held: list[ForkedQueue] = []  # by the thread that forks, until both sides went on
+_forks: list[_Fork] = []  # under way, by one thread: a signal handler may fork inside of a fork
 _added = 0
-_collecting = False  # whether the garbage collector was on before the fork
 _inherited: set[tuple[int, int]] = set()  # device and inode of files that were open at a fork
 _leaked: list[object] = []  # for a Python without ctypes
+_loads_gate = False  # set with LOADING held: filelock is being loaded
+_is_half_loaded = False  # in a child, for good: filelock can neither be used nor loaded again
 
 
 def register_queue(queue: ForkedQueue) -> None:
@@ -115,6 +132,39 @@ class Inherited:
         """Nothing: the parent closes it."""
 
 
+@contextmanager
+def loading_gate() -> Iterator[None]:
+    """`LOADING` for the import of filelock. Raises `ImportError` in a child that can never have it.
+
+    filelock registers its gate for forks in the middle of its import. A fork that comes right
+    then closes the gate and waits for `LOADING`, while the import waits at the gate: so the fork
+    gives up waiting, after `GATE_SECONDS`.
+    """
+    global _loads_gate
+    with LOADING:
+        if _is_half_loaded:
+            raise ImportError("another thread was loading filelock when this process was forked")
+        _loads_gate = True
+        try:
+            yield
+        finally:
+            _loads_gate = False
+
+
+def disarm(connection: object) -> None:
+    """In the child: makes whatever is done with a connection of the parent an error.
+
+    A signal handler may fork in the middle of a transaction, and the child come back into it with
+    the connection in its hands: its COMMIT would write into the parent's log, behind its back.
+    """
+    if not isinstance(connection, sqlite3.Connection):
+        return
+    with suppress(sqlite3.ProgrammingError):  # it is closed
+        # To set it makes statements that were prepared before ask, too.
+        connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+        connection.set_progress_handler(lambda: 1, 1)  # and those that are under way end
+
+
 def leak(thing: object) -> None:
     """Makes sure that nothing ever frees `thing`, the end of the interpreter included.
 
@@ -129,37 +179,45 @@ def leak(thing: object) -> None:
 
 
 def _before() -> None:
-    global _collecting
-    LOADING.acquire()
-    OPENING.acquire()
+    fork = _Fork()
+    _forks.append(fork)
+    fork.has_loading = LOADING.acquire(timeout=GATE_SECONDS if _loads_gate else -1)
+    fork.has_opening = OPENING.acquire()
     # Until each connection is marked as the parent's: a client found as garbage would close it.
-    _collecting = gc.isenabled()
     gc.disable()
     for _, queue in sorted(_queues.items()):
         queue.hold_for_fork()
-        _held.append(queue)
+        fork.held.append(queue)
 
 
 def _after_in_parent() -> None:
-    while _held:
-        _held.pop().let_go_after_fork()
-    _after_in_both()
+    fork = _forks.pop()
+    while fork.held:
+        fork.held.pop().let_go_after_fork()
+    _after_in_both(fork)
 
 
 def _after_in_child() -> None:
-    while _held:
-        _held.pop().leave_to_parent()
+    global _is_half_loaded
+    fork = _forks.pop()
+    if not fork.has_loading:
+        _is_half_loaded = True
+        LOADING._at_fork_reinit()  # type: ignore[attr-defined]  # its holder is gone
+    while fork.held:
+        fork.held.pop().leave_to_parent()
     _queues.clear()
     for client in list(_clients):
         client._begin_anew_after_fork()
-    _after_in_both()
+    _after_in_both(fork)
 
 
-def _after_in_both() -> None:
-    if _collecting:
+def _after_in_both(fork: _Fork) -> None:
+    if fork.collecting:
         gc.enable()
-    OPENING.release()
-    LOADING.release()
+    if fork.has_opening:
+        OPENING.release()
+    if fork.has_loading:
+        LOADING.release()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks

@@ -105,24 +105,26 @@ class Mender:
         old, (database, log) = queue.path, queue.in_place()
         lease = self._place(database)
         target = quarantine.beside(lease.path, ".salvage")
-        with OPENING:
-            detached = queue.detach()
-            try:
-                _copy(detached.writer, target)
-                detached.close()  # SQLite leaves a log alone whose database was moved
-                if not database and (log or lease.path == old):
-                    _remove_log(old)  # who opens what lies there now would take it for its own
-                target.replace(lease.path)
-                quarantine.sync_directory(lease.path.parent)
-            except (OSError, sqlite3.Error) as error:
-                queue.reattach(detached)
-                if lease is not self.lease:
-                    lease.release()
-                raise _stuck(old, "was deleted or replaced", error) from error
-            if lease is not self.lease and self.lease is not None:
-                self.lease.release()
-            self.lease = lease
-            queue.attach(lease.path)
+        spare: Lease | None = lease
+        try:
+            with OPENING:
+                detached = queue.detach()
+                try:
+                    _copy(detached.writer, target)
+                    detached.close()  # SQLite leaves a log alone whose database was moved
+                    if not database and (log or lease.path == old):
+                        _remove_log(old)  # who opens what lies there now would take it for its own
+                    target.replace(lease.path)
+                    quarantine.sync_directory(lease.path.parent)
+                except (OSError, sqlite3.Error) as error:
+                    queue.reattach(detached)
+                    raise _stuck(old, "was deleted or replaced", error) from error
+                spare, self.lease = self.lease, lease
+                queue.attach(lease.path)
+        finally:
+            # Without OPENING: a fork waits for it with the gate of file locks closed.
+            if spare is not None and spare is not self.lease:
+                spare.release()
         return Repair(
             QueueError(
                 f"queue file {old} was deleted or replaced while it was in use; its"

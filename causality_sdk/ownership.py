@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from causality_sdk.errors import QueueError
+from causality_sdk.forking import loading_gate
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -96,7 +97,13 @@ def acquire(path: Path) -> Lease | None:
     target = lock_path(path)
     _check_place(target)
     try:
-        from filelock import FileLock, Timeout  # 40 ms that `import causality_sdk` need not pay
+        with loading_gate():
+            from filelock import FileLock, Timeout  # 40 ms that `import causality_sdk` need not pay
+    except ImportError as error:
+        raise QueueError(
+            f"lock file {target} cannot be used ({error}); make the first client before the program"
+            " forks, or fork when that is made"
+        ) from error
     except RuntimeError as error:  # Python 3.10 loads no thread pools in an atexit hook
         raise QueueError(
             f"lock file {target} cannot be used while the interpreter shuts down ({error}); make"

@@ -184,7 +184,7 @@ def take_over(path: Path, destination: Destination) -> Destination:
     queued under, so that any other can send them. Raises `QueueError`.
     """
     try:
-        with closing(connect(path)) as connection:
+        with OPENING, closing(connect(path)) as connection:
             connection.execute(_RETARGET, destination)
     except sqlite3.Error as error:
         raise QueueError(

@@ -106,7 +106,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"connections", "installation", "pacer", "place"}
     | DESTINATION,
     "option_checks": {"errors"},
-    "ownership": {"errors"},
+    "ownership": {"errors", "forking"},
     "pacer": {"backoff", "errors"},
     "packtrack": {"errors", "packtrack.*"},
     "packtrack.attempts": {"backoff", "errors", "packtrack.config", "transport.base"} | PACKTRACK,
