@@ -23,7 +23,14 @@ from causality_sdk.counters import Counters
 from causality_sdk.damage import is_damage
 from causality_sdk.detached import Away, Detached, identity
 from causality_sdk.errors import QueueError
-from causality_sdk.forking import OPENING, Inherited, leak, note_inherited, register_queue
+from causality_sdk.forking import (
+    OPENING,
+    Inherited,
+    disarm,
+    leak,
+    note_inherited,
+    register_queue,
+)
 from causality_sdk.snapshot import Snapshot
 from causality_sdk.transactions import Change, Guard, Transaction
 from causality_sdk.wakeup import is_held_here
@@ -62,6 +69,8 @@ class QueueFile:
         self.damage: str | None = None  # what is wrong with the file's bytes; mended by the sender
         self.repair: Repair | None = None  # what became of the file before; told by the sender
         self._identity: tuple[object, object] = (None, None)  # of the files that are open
+        self._is_open = False  # a fork copies what is open
+        self._is_inherited = False  # in the child of a fork, for good
         self._power_safe = power_safe
         self._busy_seconds = busy_seconds
         # A slice of a peek holds it, and the checkpoint that must not meet a reader. A database in
@@ -76,6 +85,7 @@ class QueueFile:
 
     def _open(self) -> None:
         path = self.path
+        self._is_open = True
         try:
             writer = connections.connect(
                 path,
@@ -283,6 +293,7 @@ class QueueFile:
                 with self._reading:
                     self._reader.close()
         self.wal.close()
+        self._is_open = False
 
     # ---------------------------------------------------------------- another file
 
@@ -351,8 +362,11 @@ class QueueFile:
 
     def leave_to_parent(self) -> None:
         """In the child: the file, its lock and its connections are the parent's alone."""
-        note_inherited(self.path)
+        if self._is_open:
+            note_inherited(self.path)
+        self._is_inherited = True
         for connection in {self._writer, self._reader}:
+            disarm(connection)
             leak(connection)
         leak(self._insert)
         leak(self._snapshot)
@@ -397,6 +411,12 @@ class QueueFile:
         return Transaction(connection, self._trouble)
 
     def _trouble(self, verb: str, error: sqlite3.Error) -> QueueError:
+        if self._is_inherited:  # before anything else: its file is not damaged
+            return QueueError(
+                f"queue {self.path} belongs to the process that forked this one, in a signal"
+                " handler that interrupted a call; that process finishes the call. Track again:"
+                " this process has a queue of its own then"
+            )
         if is_damage(error):
             self.damage = str(error)
         fix = "check the disk's free space and health"

@@ -14,9 +14,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import cast
 
 from causality_sdk import connections
-from causality_sdk.forking import leak
+from causality_sdk.forking import Inherited, disarm, leak
 from causality_sdk.wakeup import is_held_here
 
 PAGE = 4096  # bytes; schema.py makes every file with it
@@ -156,22 +157,35 @@ class Wal:
             return True  # the file may be another process's by now
         hold_until = self._clock() + RETRY_SECONDS
         try:
-            if self._connection is None:
-                # No waiting: our own readers are kept away, and a person may read for hours.
-                self._connection = connections.connect(self._path, busy_seconds=0)
+            connection = self._connected()
             # Most of it with nobody held up. It never lets a busy writer's log start over. Twice:
             # what came during the first pass would be synced with the lock held.
             for _ in range(2):
                 with self._write_lock:
                     self._let_go_locked()  # it would not move what was written since
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             with self._write_lock, self._reading:
-                busy = self._restart_locked(self._connection)
+                busy = self._restart_locked(connection)
         except BaseException:
             self._hold_until = hold_until
             raise
         self._hold_until = hold_until if busy else -math.inf
         return not busy
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            # No waiting: our own readers are kept away, and a person may read for hours.
+            made = connections.connect(self._path, busy_seconds=0)
+            self._keep(made)
+        assert self._connection is not None  # noqa: S101 - for mypy
+        return self._connection
+
+    def _keep(self, made: sqlite3.Connection) -> None:
+        if self._connection is None:
+            self._connection = made
+        else:  # a signal handler forked while it was made: this is the child, and no file of ours
+            disarm(made)
+            leak(made)
 
     def _restart_locked(self, connection: sqlite3.Connection) -> bool:
         """Moves the tail; True if the log cannot start over."""
@@ -198,11 +212,10 @@ class Wal:
         False if another program's open read transaction kept it from that. Raises `sqlite3.Error`.
         """
         with self._mutex:
-            if self._connection is None:
-                self._connection = connections.connect(self._path, busy_seconds=0)
+            connection = self._connected()
             with self._write_lock, self._reading:
                 self._let_go_locked()
-                busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
                 if not busy:
                     self.written = 0
                     self._synced_locked()
@@ -265,8 +278,9 @@ class Wal:
     def leave_to_parent(self) -> None:
         """In a forked child: never touches the file again. With `hold`."""
         if self._connection is not None:
+            disarm(self._connection)
             leak(self._connection)
-        self._connection = None
+        self._connection = cast("sqlite3.Connection", Inherited())
         self._closed = True
 
     def close(self) -> None:

@@ -385,6 +385,266 @@ def test_forks_while_other_threads_make_and_close_clients(
     assert counts == {"child": 12, "own": 12}
 
 
+# ------------------------------------------------------------------------------ signal handlers
+
+HANDLER = """
+import importlib
+
+def interrupt(name):
+    "The next call of `name` is interrupted by a signal, whose handler forks."
+    module, holder, method = name.split(".")
+    holder = getattr(importlib.import_module(f"causality_sdk.{module}"), holder)
+    original = getattr(holder, method)
+
+    def interrupted(*arguments, **options):
+        setattr(holder, method, original)
+        signal.raise_signal(signal.SIGUSR1)
+        return original(*arguments, **options)
+
+    setattr(holder, method, interrupted)
+
+def files():
+    "What is in the parent's file. No lock is lost with it: the child has none."
+    names = ("queue.db", "queue.db-wal")  # -shm has notes of who reads, too
+    return [QUEUE.with_name(name).read_bytes() for name in names]
+
+def handler(*_):
+    global before
+    pid = os.fork()
+    if pid:
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    else:
+        before = files()
+
+codes, before, parent = [], [], os.getpid()
+signal.signal(signal.SIGUSR1, handler)
+"""
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("durability", "moment"),
+    [
+        ("process", "snapshot.Snapshot.keep"),
+        ("process", "transactions.Transaction.__enter__"),
+        ("process", "transactions.Transaction.__exit__"),
+        ("power", "transactions.Transaction.__exit__"),
+        ("process", "snapshot.Snapshot.let_go"),
+        ("process", "wal.Wal._restart_locked"),
+        ("process", "connections.sqlite3.connect"),
+    ],
+)
+def test_a_child_that_comes_back_into_a_call_of_its_parents_does_not_write_there(
+    queue: Path, collector: LoopbackCollector, durability: str, moment: str, strict: bool
+) -> None:
+    """A signal handler forked in the middle of it. The parent finishes the call."""
+    body = f"""
+        import logging
+        logging.getLogger("causality_sdk").setLevel(logging.CRITICAL)
+        moment = {moment!r}
+        client = make(start=False, durability={durability!r}, strict={strict})
+        keys = [client.track("early")]
+        client.stats()  # reads, so the next track() takes a new snapshot
+        if moment.startswith(("wal", "connections")) or moment.endswith("let_go"):
+            # The next track() checkpoints.
+            wal = client._pipeline.queue.wal
+            wal.dirty_since = wal.track_at = time.monotonic() - 10
+        interrupt(moment)
+        try:
+            if moment.startswith("transactions") and {durability!r} == "process":
+                made = client.track_many([Event("interrupted") for _ in range(20)])
+            else:
+                made = [client.track("interrupted")]
+        except QueueError as error:
+            assert os.getpid() != parent and {strict} and "forked this one" in str(error), error
+        if os.getpid() != parent:
+            assert files() == before
+            assert client.track("child") is not None
+            assert name(client) == "queue.1.db"
+            client.close(timeout=0)
+            assert files() == before
+            os._exit(0)
+        assert codes == [0], codes
+        keys += made
+        keys += [client.track("late") for _ in range(20)]
+        client._pipeline.queue.checkpoint()
+        (sound,) = client._pipeline.queue.read("PRAGMA integrity_check")
+        assert sound == ("ok",), sound
+        assert client.stats().pending == len(keys)
+        assert client.flush(timeout=30).remaining == 0
+        client.close()
+        print(json.dumps(keys))
+        """
+    out = run(body, queue, collector.endpoint, prelude=HANDLER)
+    assert set(json.loads(out)) <= set(collector.payloads)
+    drain(queue.parent, "child", collector.endpoint)
+    assert arrived(collector).count("child") == 1
+
+
+# ------------------------------------------------------------------------------ while others open
+
+GATE = """
+class Gate:
+    "Stands in for a slow disk: the thread is in the middle of the import when we fork."
+    def find_spec(self, name, path=None, target=None):
+        if name.endswith(LOADED) and not loading.is_set():
+            loading.set()
+            waited.wait(0.3)  # the fork must wait for us; nothing else ends this
+
+sys.meta_path.insert(0, Gate())
+# filelock does not know of a fork that had begun when it was loaded, and says so.
+sys.unraisablehook = lambda _: None
+loading, waited = threading.Event(), threading.Event()
+
+def fork_while_a_thread_makes_the_first_client(child):
+    other = threading.Thread(target=lambda: make(start=False).close(timeout=0))
+    other.start()
+    assert loading.wait(30)
+    code = fork(child)
+    other.join()
+    return code
+"""
+
+
+def test_a_fork_while_the_first_client_loads_what_it_needs_leaves_the_child_able_to_make_one(
+    queue: Path, collector: LoopbackCollector
+) -> None:
+    body = """
+        LOADED = "filelock"
+
+        def child():
+            with make() as client:
+                assert client.track("child") is not None
+
+        assert fork_while_a_thread_makes_the_first_client(child) == 0
+        """
+    run(body, queue, collector.endpoint, prelude=GATE)
+    assert arrived(collector) == ["child"]
+
+
+def test_a_fork_does_not_wait_for_ever_for_an_import_that_waits_for_the_fork(
+    queue: Path, collector: LoopbackCollector
+) -> None:
+    """filelock's gate for forks is there before the import of filelock is over.
+
+    The child can never load it: it says so, and how to avoid it.
+    """
+    body = """
+        from causality_sdk import forking
+        LOADED = "._unix"
+        forking.GATE_SECONDS = 0.5
+
+        def child():
+            for _ in range(2):
+                try:
+                    make(start=False)
+                except QueueError as error:
+                    assert "make the first client before the program forks" in str(error), error
+                else:
+                    raise AssertionError("it has a half of filelock")
+
+        assert fork_while_a_thread_makes_the_first_client(child) == 0
+        with make() as client:
+            client.track("parent")
+        """
+    run(body, queue, collector.endpoint, prelude=GATE)
+    assert arrived(collector) == ["parent"]
+
+
+def test_a_fork_while_a_file_is_taken_over_waits_for_the_end_of_it(
+    queue: Path, collector: LoopbackCollector
+) -> None:
+    """Inside SQLite another thread holds mutexes, which the child would never get."""
+    body = """
+        from causality_sdk import schema
+
+        inside, waited, over = threading.Event(), threading.Event(), []
+        connect = schema.connect
+
+        def slow(path):
+            connection = connect(path)
+            connection.set_trace_callback(trace)
+            return connection
+
+        def trace(_statement):  # called by SQLite
+            inside.set()
+            waited.wait(0.3)  # nothing else ends this
+            over.append(True)
+
+        there = schema.Destination(ENDPOINT, "causality", "key")
+        QUEUE.parent.mkdir(parents=True)
+        schema.prepare(QUEUE, there)
+        schema.connect = slow
+        thread = threading.Thread(target=schema.take_over, args=(QUEUE, there))
+        thread.start()
+        assert inside.wait(30)
+
+        def child():
+            assert over
+
+        assert fork(child) == 0
+        thread.join()
+        """
+    run(body, queue, collector.endpoint)
+
+
+def test_a_fork_while_a_deleted_file_is_replaced_neither_hangs_nor_loses(
+    queue: Path, collector: LoopbackCollector
+) -> None:
+    """The sender gives the lock file of the old place back, at which a fork may have a gate."""
+    body = """
+        from causality_sdk import mending
+        import logging
+        logging.getLogger("causality_sdk").setLevel(logging.CRITICAL)
+        inside, waited = threading.Event(), threading.Event()
+        copy = mending._copy
+
+        def slow(*arguments):
+            copy(*arguments)
+            inside.set()
+            waited.wait(0.3)  # the fork waits for us; nothing else ends this
+
+        mending._copy = slow
+        client = make(batch_size=1)
+        client.track("parent")
+        other = QUEUE.with_name("other")
+        other.write_bytes(b"somebody else's")
+        other.replace(QUEUE)  # at once: where nothing lies, the sender would stay
+        client.track("parent")
+        assert inside.wait(30)
+        QUEUE.unlink()
+
+        def child():
+            assert client.track("child") is not None
+
+        assert fork(child) == 0
+        assert name(client) == "queue.1.db"
+        client.close()
+        """
+    run(body, queue, collector.endpoint)
+    drain(queue.parent, "child", collector.endpoint)
+    assert set(arrived(collector)) == {"child", "parent"}
+
+
+def test_a_child_may_use_the_file_of_a_client_that_was_closed_before_the_fork(
+    queue: Path, collector: LoopbackCollector
+) -> None:
+    body = """
+        client = make(start=False)
+        client.track("left")
+        client.close(timeout=0)
+
+        def child():
+            with make() as own:
+                assert name(own) == "queue.db"
+
+        assert fork(child) == 0
+        assert name(make()) == "queue.db"
+        """
+    run(body, queue, collector.endpoint)
+    assert arrived(collector) == ["left"]
+
+
 # ------------------------------------------------------------------------------ options
 
 
