@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 
 from causality_sdk.errors import QueueError
+from causality_sdk.forking import loading_gate
 
 NAME = "installation-id"
 _LOCK_SECONDS = 5.0  # for another process that makes it at this moment
@@ -48,7 +49,8 @@ def _read(path: Path) -> str:
 
 
 def _make(path: Path) -> str:
-    from filelock import FileLock, Timeout  # loaded for the queue anyhow, a moment later
+    with loading_gate():
+        from filelock import FileLock, Timeout  # loaded for the queue anyhow, a moment later
 
     lock = FileLock(
         str(path.with_name(f"{NAME}.lock")),

@@ -39,10 +39,10 @@ def test_30_forks_under_load_neither_hang_nor_lose_nor_corrupt(
 
 @pytest.mark.long
 @pytest.mark.parametrize("durability", ["process", "power"])
-def test_250_forks_under_load_neither_hang_nor_lose_nor_corrupt(
+def test_500_forks_under_load_neither_hang_nor_lose_nor_corrupt(
     tmp_path: Path, durability: str
 ) -> None:
-    storm(tmp_path, forks=250, durability=durability, seed=2)
+    storm(tmp_path, forks=500, durability=durability, seed=2)
 
 
 def storm(directory: Path, *, forks: int, durability: str, seed: int) -> None:
@@ -104,6 +104,26 @@ def left(queue: Path) -> dict[str, int]:
     """How many events wait in each file that has some."""
     counts = {path.name: len(list(payloads(path))) for path in queue_files(queue.parent)}
     return {name: count for name, count in counts.items() if count}
+
+
+def test_a_child_takes_a_file_and_starts_its_sender_with_its_first_event(
+    queue: Path, collector: LoopbackCollector
+) -> None:
+    body = """
+        def made():
+            senders = [t.name for t in threading.enumerate() if t.name == "causality-sender"]
+            return len(senders), len(list(QUEUE.parent.glob("queue*.db")))
+
+        client = make(flush_interval=3600)
+        client.track("parent")
+        pid = os.fork()
+        if not pid:
+            before = made()
+            client.track("child")
+            os._exit(0 if (before, made()) == ((0, 1), (1, 2)) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        """
+    run(body, queue, collector.endpoint)
 
 
 @linux

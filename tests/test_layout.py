@@ -87,7 +87,7 @@ ALLOWED: dict[str, set[str]] = {
     "hooks": {"stats"},
     "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
     "keys": set(),
-    "installation": {"errors"},
+    "installation": {"errors", "forking"},
     "intake": {
         "connections",
         "counters",
