@@ -25,6 +25,7 @@ from causality_sdk.pacer import Pacer
 from causality_sdk.queue import Queue
 from causality_sdk.rate import Rate
 from causality_sdk.stats import Delivered, SenderState
+from causality_sdk.turn import Turn
 from causality_sdk.wakeup import Wakeup
 
 SMALL_QUEUE = 1000  # events; a longer backlog will need its free pages soon
@@ -73,7 +74,7 @@ class Steps:
         self._clock = parts.clock
         self._rate = parts.rate
         self._tells_outages = parts.tells_outages
-        self._turn = threading.Lock()  # held by whoever runs a step; guards all below it
+        self._turn = Turn()  # held by whoever runs a step; guards all below it
         self.retries = 0  # attempts that failed
         self.last_error: Exception | None = None
         self.last_success_ms: int | None = None  # since the epoch

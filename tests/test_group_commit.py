@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from interruption import Interruption, interrupt
 from simulation import HERE
 
-from causality_sdk import schema
+from causality_sdk import Client, group_commit, schema
 from causality_sdk.errors import QueueError, QueueFull
 from causality_sdk.group_commit import GroupCommit, Ticket
 from causality_sdk.queue import Queue
@@ -42,11 +45,11 @@ class Committer:
             raise error
 
 
-def wait_for(group: GroupCommit, waiting: int) -> None:
-    """Until so many tickets are there."""
+def wait_for(group: GroupCommit, waiting: int, *, or_for: Future[Any] | None = None) -> None:
+    """Until so many tickets are there, or the other is over."""
     tick = threading.Event()
     for _ in range(10_000):
-        if len(group._waiting) >= waiting:
+        if len(group._waiting) >= waiting or (or_for is not None and or_for.done()):
             return
         tick.wait(0.001)
     raise AssertionError(f"{len(group._waiting)} threads wait, not {waiting}")
@@ -121,6 +124,102 @@ def test_nobody_hangs_when_an_exception_ends_the_leader() -> None:
         assert second.result(10) == 1
 
 
+class TestASignalHandlerAtAnyInstruction:
+    """Of a leader and of a follower; see `interruption`. Nobody hangs, and nothing goes twice."""
+
+    def test_that_raises_leaves_no_lead_held_and_no_follower_behind(self) -> None:
+        for number in range(10_000):
+            committed: list[bytes] = []
+            followers: list[Future[int]] = []
+            groups: list[GroupCommit] = []
+
+            def commit(
+                tickets: Sequence[Ticket],
+                committed: list[bytes] = committed,
+                followers: list[Future[int]] = followers,
+                groups: list[GroupCommit] = groups,
+            ) -> None:
+                if not followers:
+                    followers.append(pool.submit(groups[0].append, b"follower"))
+                    wait_for(groups[0], 2)
+                for ticket in tickets:
+                    committed.append(ticket.payload)
+                    ticket.row_id = len(committed)
+
+            group = GroupCommit(commit, max_bytes=1000)
+            groups.append(group)
+            interruption = Interruption(number, interrupt, group_commit)
+            with ThreadPoolExecutor(3) as pool:
+
+                def lead(
+                    interruption: Interruption = interruption, group: GroupCommit = group
+                ) -> tuple[int | None, bool]:
+                    got = interruption.run(lambda: group.append(b"leader"))
+                    return got, group.is_led_here
+
+                got, still_leads = pool.submit(lead).result(10)
+                assert not still_leads, number
+                later = pool.submit(group.append, b"later").result(10)
+                assert committed[later - 1] == b"later"
+                assert committed[followers[0].result(10) - 1] == b"follower"
+            assert (got is None) == interruption.happened
+            assert len(committed) == len(set(committed)), "one was committed twice"
+            if not interruption.happened:
+                break
+        assert 50 < number < 9_999
+
+    def test_that_raises_in_a_follower_does_not_block_whoever_waits_behind_it(self) -> None:
+        for number in range(10_000):
+            commit = Committer()
+            group = GroupCommit(commit, max_bytes=1000)
+            interruption = Interruption(number, interrupt, group_commit)
+            with ThreadPoolExecutor(3) as pool:
+                leader = pool.submit(group.append, b"leader")
+                commit.began.acquire()
+                follower = pool.submit(interruption.run, lambda group=group: group.append(b"1"))
+                wait_for(group, 2, or_for=follower)
+                behind = pool.submit(group.append, b"behind")
+                wait_for(group, 2 if follower.done() else 3, or_for=behind)
+                commit.go_on.release(3)
+                assert leader.result(10) == 1
+                assert behind.result(10) > 1
+                assert (follower.result(10) is None) == interruption.happened
+            if not interruption.happened:
+                break
+        assert 10 < number < 9_999
+
+    @pytest.mark.parametrize("role", ["leader", "follower"])
+    def test_that_appends_waits_for_nobody_that_waits_for_it(self, role: str) -> None:
+        for number in range(10_000):
+            commit = Committer()
+            group = GroupCommit(commit, max_bytes=1000)
+            refused: list[bool] = []
+
+            def handler(group: GroupCommit = group, refused: list[bool] = refused) -> None:
+                refused.append(group.is_led_here)
+                if not refused[0]:  # as the queue does
+                    group.append(b"handler")
+
+            interruption = Interruption(number, handler, group_commit)
+            with ThreadPoolExecutor(2) as pool:
+                if role == "follower":
+                    leader = pool.submit(group.append, b"leader")
+                    commit.began.acquire()
+                one = pool.submit(interruption.run, lambda group=group: group.append(b"one"))
+                if role == "follower":
+                    wait_for(group, 2)
+                commit.go_on.release(4)
+                assert one.result(10)
+                if role == "follower":
+                    assert leader.result(10) == 1
+            payloads = [payload for round_ in commit.rounds for payload in round_]
+            assert len(payloads) == len(set(payloads))
+            assert (b"handler" in payloads) == (refused == [False])
+            if not interruption.happened:
+                break
+        assert 10 < number < 9_999
+
+
 class TestAQueueThatIsSafeAgainstPowerLoss:
     def test_many_threads_get_dense_ids_and_all_is_there(self, tmp_path: Path) -> None:
         path = tmp_path / "queue.db"
@@ -169,3 +268,43 @@ class TestAQueueThatIsSafeAgainstPowerLoss:
         assert queue.append(b"x") == 1
         assert len(raised) == 1
         queue.close()
+
+
+def test_threads_of_a_client_at_power_share_commits_and_each_key_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "queue.db"
+    client = Client(
+        api_key="k",
+        endpoint="http://127.0.0.1:9",
+        app_id="crowd",
+        queue_path=path,
+        durability="power",
+        start=False,
+        close_timeout=0,
+    )
+    assert client._pipeline is not None
+    queue = client._pipeline.queue
+    assert queue._group is not None
+    original = queue._group._commit
+    commits: list[int] = []
+
+    def commit(tickets: Sequence[Ticket]) -> None:
+        commits.append(len(tickets))
+        original(tickets)
+
+    queue._group._commit = commit
+    begin = threading.Barrier(8)
+
+    def work(thread: int) -> list[str | None]:
+        begin.wait(30)
+        return [client.track("event", {"thread": thread}) for _ in range(200)]
+
+    with ThreadPoolExecutor(8) as pool:
+        keys = [key for keys in pool.map(work, range(8)) for key in keys]
+    rows = queue.peek(0, max_events=10_000, max_bytes=10**8)
+    assert sorted(json.loads(payload)["idempotency_key"] for _, payload in rows) == sorted(
+        key for key in keys if key is not None
+    )
+    assert None not in keys
+    assert sum(commits) == 1600
+    assert len(commits) < 1600
+    client.close()
