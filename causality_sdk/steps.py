@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -88,7 +87,6 @@ class Steps:
         # set by any thread, cleared by whoever runs the steps
         self._wake = parts.wake
         self._stopping = False  # set once, by stop()
-        self._stepping: int | None = None  # ident of the thread inside a step: hooks run there
         self._state: SenderState = "idle"
         queue.wal.on_pressure = self._wake.set
         # What earlier runs lost was told by them; what was lost with a damaged file was not.
@@ -110,7 +108,6 @@ class Steps:
             return self._step_locked()
 
     def _step_locked(self) -> float | None:
-        self._stepping = threading.get_ident()
         try:
             self._housekeeping()
             if self._courier.unsettled:
@@ -139,8 +136,6 @@ class Steps:
             self._logger.exception("causality: the sender failed; it goes on")
             self._state = "blocked"
             self._failed(Failure(error))
-        finally:
-            self._stepping = None
         return self._next_wait()
 
     def _may_send(self) -> bool:
