@@ -35,6 +35,8 @@ class Interruption:
     def run(self, call: Callable[[], Result]) -> Result | None:
         """What `call` gives, or None if the handler raised."""
         before = sys.gettrace()
+        # Python 3.12 tells of instructions only if a frame asked for them before tracing began.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         try:
             return call()
