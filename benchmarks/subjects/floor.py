@@ -75,6 +75,10 @@ def run() -> None:
             database.execute(INSERT, (orjson.dumps(event),))
         return time.perf_counter() - started
 
+    def latencies(count: int) -> dict[str, float]:
+        taken = sorted(put(1) for _ in range(count))
+        return {"p99": taken[count * 99 // 100]}
+
     def put_many(calls: int, events: int) -> int:
         """Gives the bytes of the payloads."""
         assert database is not None
@@ -122,6 +126,7 @@ def run() -> None:
         {
             "open": open_,
             "put": put,
+            "latencies": latencies,
             "put_many": put_many,
             "deliver": deliver,
             "written": written,
