@@ -38,6 +38,8 @@ class Failure:
     error: Exception
     hold: bool = False
     retry_after: str | None = None
+    certain: bool = True
+    """Other events would fail, too."""
 
 
 class Drain(Protocol):

@@ -1,18 +1,21 @@
 """How large the next batch may be, in events and bytes. Pure: no clock, no I/O.
 
-Neighbours: the sender asks before each batch; the courier tells how it ended. One thread.
+Neighbours: `diagnosis` asks before each batch, and tells how it ended. One thread.
 
-Three things move it. Success doubles it, up to the limits: a backlog goes in large batches and a
-trickle in small ones. A failure makes the next one small, so that a server that has just come back
-is asked gently. And a size that failed twice where a smaller one passed right after sets a ceiling,
-which is remembered, and rises again slowly; once may be chance, the server may just have come back.
+Success doubles it, up to the limits: a backlog goes in large batches and a trickle in small ones.
+After a time without any connection the next one is small, so that a server that has just come back
+is asked gently. A size that is too large sets a ceiling: the server said so (413), or a batch
+failed as a whole and passed in parts. That may have been a mistake, or the server may have been
+mended; so after some batches twice the ceiling is tried, and later if that does not pass either.
+
+A failure by itself says nothing about the size. Where it is a limit in requests, or one replica of
+several that is broken, smaller batches only need more of them.
 """
 
 from __future__ import annotations
 
-STRIKES = 2
-RISE_AFTER = 20  # batches at the ceiling before it is raised
-RISE = 8  # by an eighth
+PATIENCE = 10  # batches at the ceiling before a larger one is tried
+MOST_PATIENCE = 320
 
 
 class BatchLimit:
@@ -24,10 +27,9 @@ class BatchLimit:
         self._most_bytes = most_bytes
         self._ceiling_events = most_events  # learned from the server
         self._ceiling_bytes = most_bytes
-        self._failed: tuple[int, int] | None = None  # events and bytes of the last failure
-        self._strikes = 0  # times in a row that a smaller batch passed where a larger had failed
-        self._struck = 0  # events of that larger batch
         self._at_ceiling = 0  # batches since the ceiling was set
+        self._patience = PATIENCE
+        self._is_trial = False  # the ceiling was doubled, and nothing that large has passed yet
         self._events = self._start
 
     @property
@@ -40,58 +42,37 @@ class BatchLimit:
         """Bytes of payload the next batch may hold; one event may always go."""
         return self._ceiling_bytes
 
-    def succeeded(self, events: int) -> None:
-        """The server took a batch of `events`."""
-        if self._failed is not None and events < self._failed[0]:
-            self._strikes += 1
-            self._struck = self._failed[0]
-            if self._strikes >= STRIKES:
-                self._lower(*self._failed)
-        elif events >= self._struck:
-            self._strikes = 0
-        self._failed = None
+    def succeeded(self) -> None:
+        """The server took a batch."""
         self._events = min(self._events * 2, self._most_events)
-        self._rise()
+        if not self._is_lowered:
+            return
+        self._at_ceiling += 1
+        if self._at_ceiling >= self._patience:
+            if self._is_trial:
+                self._patience = PATIENCE  # what was too large once is so no more
+            self._at_ceiling = 0
+            self._is_trial = True
+            self._ceiling_events = min(self._most_events, self._ceiling_events * 2)
+            self._ceiling_bytes = min(self._most_bytes, self._ceiling_bytes * 2)
 
-    def failed(self, events: int, size: int, *, maybe_size: bool) -> None:
-        """A batch of `events` and `size` bytes was not answered for.
-
-        `maybe_size`: a smaller one might pass (5xx, timeout); otherwise the server was not there.
-        """
-        # Halved, not just small: if it is the size, the first half that passes tells how much goes.
-        if maybe_size:
-            self._failed = (events, size)
-            self._events = max(1, events // 2)
-        else:
-            self._failed = None
-            self._events = self._start
-
-    def crowded(self, events: int) -> None:
-        """The server said 429 to a batch of `events`: it may be more than it takes in a second.
-
-        Nothing is learned about the size. Where nothing passes at all, there is no pace to lower
-        either, so that the same batch would be refused for ever.
-        """
-        self._failed = None
-        self._events = max(1, events // 2)
+    def away(self) -> None:
+        """Nothing could be sent: there was no connection."""
+        self._events = self._start
 
     def too_large(self, events: int, size: int) -> None:
-        """The server said that a batch of `events` and `size` bytes is too large."""
-        self._failed = None
-        if events > 1:
-            self._lower(events, size)
-            self._events = self._ceiling_events
-
-    def _lower(self, events: int, size: int) -> None:
+        """A batch of `events` and `size` bytes is too large."""
+        if events <= 1:
+            return
+        if self._is_trial:
+            self._patience = min(self._patience * 2, MOST_PATIENCE)
         self._ceiling_events = max(1, min(self._ceiling_events, events // 2))
         self._ceiling_bytes = max(1, min(self._ceiling_bytes, size // 2))
-        self._at_ceiling = self._strikes = 0
+        self._events = self._ceiling_events
+        self._at_ceiling = 0
+        self._is_trial = False
 
-    def _rise(self) -> None:
-        lowered = self._ceiling_events < self._most_events or self._ceiling_bytes < self._most_bytes
-        self._at_ceiling = self._at_ceiling + 1 if lowered else 0
-        if self._at_ceiling >= RISE_AFTER:
-            self._at_ceiling = 0
-            events, size = self._ceiling_events, self._ceiling_bytes
-            self._ceiling_events = min(self._most_events, events + max(1, events // RISE))
-            self._ceiling_bytes = min(self._most_bytes, size + max(1, size // RISE))
+    @property
+    def _is_lowered(self) -> bool:
+        lower = self._ceiling_events < self._most_events
+        return lower or self._ceiling_bytes < self._most_bytes

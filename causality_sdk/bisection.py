@@ -1,13 +1,13 @@
-"""Finds the events for whose sake a server refuses a whole batch. Pure: it sends nothing.
+"""Finds the events for whose sake a request fails. Pure: it sends nothing.
 
-Neighbour: `courier`, which sends what `next()` gives and says how it went. For a batch of n events
-with k bad ones, the first refusal included, it takes at most min(2k·log2(n) + k, 2n - 1) requests,
-and the good ones go in order. Used by one thread.
+Neighbour: `diagnosis`, which sends what `next()` gives and says how it went. For a batch of n
+events with k bad ones that are refused, the first refusal included, it takes at most
+min(2k·log2(n) + k, 2n - 1) requests, and the good ones go in order. Used by one thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from causality_sdk.queue import Row
@@ -21,12 +21,19 @@ class _Part:
 
 
 class Bisection:
-    """The search inside one refused batch, from its oldest event to its newest."""
+    """The search inside one batch, from its oldest event to its newest.
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    `infers`: a bad event is the only reason there can be, so that the other half of a part need not
+    be asked once one half has passed. Not so where it may be the size, or chance.
+    """
+
+    def __init__(self, rows: Sequence[Row], *, infers: bool = True) -> None:
         self._parts: list[_Part] = []  # a stack: the oldest rows are on top
+        self.infers = infers
         self._split(rows)
         self.witnessed = False  # the server took an event of this batch
+        self.smallest_failed = len(rows)  # events of the smallest part that did not pass as a whole
+        self.size_failed = _bytes(rows)
 
     def next(self) -> Sequence[Row]:
         """The rows to send next; none when the search is over."""
@@ -40,7 +47,7 @@ class Bisection:
         part = self._parts.pop()
         self.witnessed = True
         if part.is_left:
-            self._parts[-1].guilty = True
+            self._parts[-1].guilty = self.infers
 
     def discard(self, row_id: int) -> None:
         """The server took this one in another request."""
@@ -54,11 +61,18 @@ class Bisection:
                 del self._parts[at]
                 # Both halves together were refused, so the fault is with the other one.
                 if part.is_left:
-                    self._parts[at - 1].guilty = True
+                    self._parts[at - 1].guilty = self.infers
                 elif at < len(self._parts) and self._parts[at].is_left:
                     self._parts[at].is_left = False
-                    self._parts[at].guilty = True
+                    self._parts[at].guilty = self.infers
             return
+
+    def keep(self, ids: Container[int]) -> None:
+        """Of what `next()` gives only these are still queued."""
+        part = self._parts[-1]
+        part.rows = [row for row in part.rows if row[0] in ids]
+        if not part.rows:
+            self._parts.pop()
 
     def answered(self, *, witnessed: bool) -> None:
         """The server spoke of each event that `next()` gave by itself: no more is to be learnt.
@@ -69,9 +83,11 @@ class Bisection:
         self.witnessed |= witnessed
 
     def refused(self) -> None:
-        """The server refused what `next()` gave. A single event is then found, and done with."""
+        """What `next()` gave did not pass. A single event is then found, and done with."""
         part = self._parts.pop()
         if len(part.rows) > 1:
+            if len(part.rows) < self.smallest_failed:
+                self.smallest_failed, self.size_failed = len(part.rows), _bytes(part.rows)
             self._split(part.rows)
 
     def _split(self, rows: Sequence[Row]) -> None:
@@ -79,3 +95,7 @@ class Bisection:
         self._parts.append(_Part(rows[middle:]))
         if middle:
             self._parts.append(_Part(rows[:middle], is_left=True))
+
+
+def _bytes(rows: Sequence[Row]) -> int:
+    return sum(len(payload) for _, payload in rows)

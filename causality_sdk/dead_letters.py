@@ -37,7 +37,7 @@ class DeadLetter:
     attempts: int
     """Times it was refused."""
     status: int | None
-    """HTTP status of the last refusal."""
+    """HTTP status of the last refusal; None where no answer came."""
     reason: str
     """The server's words, bounded."""
 
@@ -122,7 +122,7 @@ class DeadLetters:
             yield ids[start : start + 100]
 
 
-def bury(queue: Queue, row_id: int, *, attempts: int, status: int, reason: str) -> int:
+def bury(queue: Queue, row_id: int, *, attempts: int, status: int | None, reason: str) -> int:
     """Moves one row of the queue to the dead letters; 0 if it is gone. Raises `QueueError`."""
 
     def work(change: Change) -> int:

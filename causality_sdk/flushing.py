@@ -85,6 +85,8 @@ class Flushes:
     def count(self, *, delivered: int = 0, rejected: int = 0, buried: int = 0) -> None:
         """This happened while these waited."""
         for flush in self._open():
+            if delivered:
+                flush.failures = 0  # it works: retries are for what fails in a row
             flush.delivered += delivered
             flush.rejected += rejected
             flush.buried += buried
@@ -94,12 +96,13 @@ class Flushes:
         for flush in self._open():
             flush.error = error
 
-    def failed(self, error: Exception) -> int | None:
+    def failed(self, error: Exception, *, certain: bool = True) -> int | None:
         """An attempt failed. Gives the number of failures of the flush that is to be retried first.
 
-        Completes those whose retries are used up, and all when a retry cannot help.
+        Completes those whose retries are used up, and all when a retry cannot help. `certain`: not
+        only what was sent now would fail.
         """
-        hopeless = isinstance(error, DeliveryError) and not error.retryable
+        hopeless = certain and isinstance(error, DeliveryError) and not error.retryable
         remaining = []
         for flush in self._open():
             flush.failures += 1

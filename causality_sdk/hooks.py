@@ -1,7 +1,7 @@
 """Calls the user's hooks and writes the log lines of losses. An exception in a hook is logged.
 
 Neighbour: the sender, on whose thread everything here runs. Invariant: a hook can delay delivery,
-but neither end it nor reach `track()`.
+but neither end it nor reach `track()`, whatever it raises; nor can a filter or handler of logging.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from causality_sdk.logs import Log
 from causality_sdk.stats import Delivered, Dropped
 
 _T = TypeVar("_T")
@@ -29,17 +30,22 @@ class Hooks:
     def __init__(
         self,
         *,
-        logger: logging.Logger,
+        logger: logging.Logger | Log,
         on_delivered: Callable[[Delivered], object] | None = None,
         on_dropped: Callable[[Dropped], object] | None = None,
         on_error: Callable[[Exception], object] | None = None,
     ) -> None:
-        self._logger = logger
+        self._log = logger if isinstance(logger, Log) else Log(logger)
         self._on_delivered = on_delivered
         self._on_dropped = on_dropped
         self._on_error = on_error
         self._lost: Mapping[str, int] | None = None  # what was reported; None before the first look
         self._logged: set[str] = set()  # reasons logged since something was last delivered
+
+    @property
+    def log(self) -> Log:
+        """Where the losses are told; the sender tells the rest there, too."""
+        return self._log
 
     def delivered(self, details: Delivered) -> None:
         """A batch was answered. Losses that come after it are an outage of their own."""
@@ -65,7 +71,7 @@ class Hooks:
                 continue
             if reason not in self._logged:
                 self._logged.add(reason)
-                self._logger.warning("causality: %s", _REASONS[reason])
+                self._log.warning("causality: %s", _REASONS[reason])
             self._call(self._on_dropped, Dropped(events=events, reason=reason))
 
     def _call(self, hook: Callable[[_T], object] | None, details: _T) -> None:
@@ -73,5 +79,7 @@ class Hooks:
             return
         try:
             hook(details)
-        except Exception:
-            self._logger.exception("causality: a hook raised; it is called again next time")
+        except BaseException as error:
+            if not self._log.swallows(error):
+                raise
+            self._log.error("causality: a hook raised; it is called again next time", cause=error)

@@ -23,6 +23,7 @@ from causality_sdk.errors import TransportError
 OFFLINE_MAX = 30.0  # seconds between attempts while there is no answer at all
 OFFLINE_JITTER = 0.1  # the part of it that is random
 LINGER = 0.05  # seconds from one batch to the next while events come fast, unless it is full
+HOLD_AFTER = 3  # failures in a row, before a server that refuses everything is asked slowly
 DISK_PAUSE = 1.0  # seconds before a disk that refused is tried again
 FOREVER = 2**63  # an id that is never reached
 
@@ -57,7 +58,6 @@ class Pacer:
         self._refused_since: float | None = None  # when the server refused all it was asked with
         self._refused_id: int | None = None  # the newest event there was then
         self.failures = 0  # attempts in a row that failed
-        self._failing_since: float | None = None
         self._aside_at: float | None = None  # when to go back for what was set aside
         self._aside_target = 0  # how far the pass was to go when that was set
         self._aside_rounds = 0  # times in a row that something was set aside again
@@ -190,13 +190,11 @@ class Pacer:
         elif not left and self.cursor >= self._target and self._aside_at is None:
             self._aside_rounds = 0
 
-    def succeeded(self, now: float) -> float | None:
-        """The server accepted events. Gives the seconds of the outage that ends with it, if any."""
+    def succeeded(self) -> None:
+        """The server accepted events: whatever it asked for before is over."""
         self.failures = 0
         self._refused_since = None
-        self._retry_at = self._flush_retry_at = -math.inf
-        since, self._failing_since = self._failing_since, None
-        return None if since is None else now - since
+        self._retry_at = self._flush_retry_at = self._asked_until = -math.inf
 
     def failed(
         self,
@@ -205,38 +203,42 @@ class Pacer:
         *,
         hold: bool = False,
         refused: bool = False,
-        retry_after: str | None = None,
-    ) -> bool:
-        """An attempt failed and settled nothing. True for the first failure of an outage.
+        asked: float | None = None,
+        wait: float | None = None,
+    ) -> None:
+        """An attempt failed and settled nothing.
 
-        `refused`: the server refused the events, without a witness that it is their fault.
+        `refused`: the server refused the events, without a witness that it is their fault. `asked`:
+        seconds that the server asked for. `wait`: seconds, where more is known than that it failed.
         """
         self._refused_since = now if refused else None
         self._refused_id = None
         self.failures += 1
-        first = self._failing_since is None
-        if first:
-            self._failing_since = now
         pace = self._pace
-        if isinstance(error, TransportError):
+        if wait is not None:
+            delay = wait
+        elif isinstance(error, TransportError):
             delay = self._offline_delay()
-        elif hold:
+        elif hold and self.failures >= HOLD_AFTER:
             # Nobody but a person will mend it, and every attempt is one more line in their log.
             delay = pace.backoff_max * (1.0 - pace.jitter / 2 * pace.rng.random())
         else:
             delay = self._delay(self.failures, pace.backoff_max)
-        asked = retry_after_seconds(retry_after, now=pace.wall_clock())
         self._asked_until = -math.inf if asked is None else now + asked
         self._retry_at = max(now + delay, self._asked_until)
-        return first
 
-    def flush_failed(self, now: float, attempt: int) -> None:
+    def seconds_asked(self, retry_after: str | None) -> float | None:
+        """What a `Retry-After` asks for."""
+        return retry_after_seconds(retry_after, now=self._pace.wall_clock())
+
+    def flush_failed(self, now: float, attempt: int, wait: float | None = None) -> None:
         """The `attempt`-th try of a flush failed, and it has more.
 
         It does not wait out the backoff of the background. Only a delay that the
-        server itself asked for is obeyed.
+        server itself asked for is obeyed. `wait` as in `failed`.
         """
-        self._flush_retry_at = now + self._delay(attempt, self._pace.backoff_max)
+        delay = self._delay(attempt, self._pace.backoff_max) if wait is None else wait
+        self._flush_retry_at = now + delay
         self._flush_retry_at = max(self._flush_retry_at, self._asked_until)
 
     def disk_failed(self, now: float) -> None:

@@ -32,9 +32,9 @@ from causality_sdk.opening import (
 from causality_sdk.ownership import Lease
 from causality_sdk.pacer import Pacer
 from causality_sdk.queue import Queue
-from causality_sdk.rate import Rate
 from causality_sdk.sender import Sender
 from causality_sdk.steps import Limits, Parts
+from causality_sdk.throttle import Throttle
 from causality_sdk.transport.base import Transport
 from causality_sdk.wire.base import Wire
 
@@ -55,7 +55,7 @@ class Pipeline:
         buffer.attach(queue.append_many, lambda: queue.is_entered_here)
         self._config = config
         self._wire = wire
-        self._rate = Rate()
+        self._throttle = Throttle()
         self._forked = forked
         self._made: Transport | None = None  # by the first attempt: it loads requests
         self.sender = self._sender(self.queue, hooks, buffer)
@@ -90,13 +90,13 @@ class Pipeline:
                     self._wire,
                     self._transport,
                     BatchLimit(config.batch_size, config.max_batch_events, config.max_batch_bytes),
+                    hooks.log,
                 ),
                 limits=Limits(config.max_batch_events, config.timeout),
                 pacer=Pacer(make_pace(config), backlog=queue.last_id),
                 hooks=hooks,
-                logger=config.logger,
                 buffer=buffer,
-                rate=self._rate,
+                throttle=self._throttle,
                 tells_outages=tells,
             )
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from causality_sdk import counters, wal
@@ -27,6 +27,7 @@ CORRUPT_BYTES_KEPT = 4 * 1024 * 1024
 _ID_MAX = 2**63 - 1
 
 _PEEK = "SELECT id, payload, crc FROM queue WHERE id > ? ORDER BY id LIMIT ?"
+_IDS = "SELECT id FROM queue WHERE id BETWEEN ? AND ?"
 _DELETE_RANGE = "DELETE FROM queue WHERE id BETWEEN ? AND ?"
 _TRIM_CORRUPT = """
     DELETE FROM corrupt_rows WHERE id NOT IN (
@@ -82,13 +83,20 @@ class Queue(Intake):
                 self._set_aside(row_id, payload, crc)
         return rows
 
-    def take(self, after: int, *, max_events: int, max_bytes: int) -> list[Row]:
-        """`peek`, and marks these rows as in flight until the next `take` or `give_back`."""
+    def take(
+        self, after: int, *, max_events: int, max_bytes: int, alone: Container[int] = ()
+    ) -> list[Row]:
+        """`peek`, and marks these rows as in flight until the next `take` or `give_back`.
+
+        An id in `alone` is taken by itself, and ends what is taken before it.
+        """
         with self._lock:
             self._in_flight = (after + 1, _ID_MAX)  # nothing may vanish while we look
         rows: list[Row] = []
         try:
             rows = self.peek(after, max_events=max_events, max_bytes=max_bytes)
+            if alone:
+                rows = _until_alone(rows, alone)
             if not rows and (self._pending or self._pending_bytes):
                 self._account_for_purged()
             return rows
@@ -101,6 +109,21 @@ class Queue(Intake):
         with self._lock, self._guard:
             if self._seems_purged_locked():
                 self._recount_locked(self._writer)
+
+    def hold(self, rows: Sequence[Row]) -> list[Row]:
+        """Those of `rows`, read before, that are still queued; in flight as after a `take`."""
+        first, last = rows[0][0], rows[-1][0]
+        with self._lock:
+            self._in_flight = (first, last)
+        try:
+            with self._reading:
+                found = self._reader.execute(_IDS, (first, last)).fetchall()
+        except sqlite3.Error as error:
+            raise self._trouble("read", error) from error
+        if len(found) == last - first + 1 == len(rows):  # nearly always
+            return list(rows)
+        present = {row_id for (row_id,) in found}
+        return [row for row in rows if row[0] in present]
 
     def give_back(self) -> None:
         """No row is in flight any more."""
@@ -194,6 +217,14 @@ class Queue(Intake):
             self._pending -= 1
             self._pending_bytes -= size
             self.wal.wrote_locked(wal.bulk_cost([totals[2]] * 3))
+
+
+def _until_alone(rows: list[Row], alone: Container[int]) -> list[Row]:
+    """The first row if it goes alone, else all before the first that does."""
+    for at, (row_id, _) in enumerate(rows):
+        if row_id in alone:
+            return rows[: at or 1]
+    return rows
 
 
 def _fitting(rows: Sequence[Row], max_bytes: int) -> list[Row]:

@@ -1,10 +1,12 @@
-"""Chooses the event to ask with while a server refuses everything: the newest of another kind.
+"""Chooses the event to ask with, while it is open whose fault a failure is.
 
-Neighbour: `courier`. One thread. If it passes, the fault was with the events that were refused; if
-it does not either, the fault is the server's, and nothing is buried.
+Neighbour: `diagnosis`. One thread. If the scout passes, the fault was with the events that failed;
+if it does not either, the fault is the server's, and nothing counts against anybody.
 """
 
 from __future__ import annotations
+
+from collections.abc import Container
 
 import orjson
 
@@ -15,15 +17,18 @@ LOOK = 100  # of the newest rows are looked at
 
 
 class Scout:
-    """Looks for an event that the server has not refused yet."""
+    """Looks for an event that has not failed yet, as far from those in question as there is one."""
 
     def __init__(self, queue: Queue, suspects: Suspects) -> None:
         self._queue = queue
         self._suspects = suspects
+        self._failed: set[int] = set()  # scouts of this question that did not pass either
 
-    def choose(self) -> Row | None:
-        """The newest event that is no suspect, of a type without suspects if there is one."""
-        fresh: Row | None = None
+    def choose(self, question: Container[int] = ()) -> Row | None:
+        """The newest event that is no suspect: of a type without suspects and from elsewhere.
+
+        `question`: ids of the events that failed. One of them is better than nobody.
+        """
         suspected: set[object] = set()
         candidates: list[tuple[object, Row]] = []
         for row in self._queue.newest(LOOK):
@@ -31,9 +36,28 @@ class Scout:
             if row[0] in self._suspects:
                 suspected.add(kind)
             else:
-                fresh = fresh or row
                 candidates.append((kind, row))
-        return next((row for kind, row in candidates if kind not in suspected), fresh)
+        if self._failed and all(row[0] in self._failed for _, row in candidates):
+            self._failed.clear()  # each had its turn: begin anew
+        best = min(
+            candidates,
+            key=lambda one: (
+                one[1][0] in self._failed,
+                one[1][0] in question,
+                one[0] in suspected,
+                -one[1][0],
+            ),
+            default=None,
+        )
+        return None if best is None else best[1]
+
+    def failed(self, row_id: int) -> None:
+        """This scout did not pass. The next one is another, in case it is to blame itself."""
+        self._failed.add(row_id)
+
+    def forget(self) -> None:
+        """The question is answered."""
+        self._failed.clear()
 
 
 def _type(payload: bytes) -> object:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from causality_sdk.errors import ClientClosed, QueueError, TransportError
 from causality_sdk.flushing import SHORTEST_ATTEMPT, Flush
 from causality_sdk.pacer import FOREVER
-from causality_sdk.steps import SMALL_QUEUE, Parts, Steps
+from causality_sdk.steps import SMALL_QUEUE, Parts, Steps, as_exception
 from causality_sdk.wakeup import Wakeup
 from causality_sdk.wire.base import Request, Response
 
@@ -50,6 +50,20 @@ class Sender(Steps):
         self._thread = thread
         self._start_again_at = None
 
+    def _start_again(self) -> bool:
+        """Replaces a thread that ended though nobody stopped it. False where there is none now."""
+        if self._stopping or self._thread is None or self._thread.is_alive():
+            return not self._stopping
+        if not self._starting.acquire(blocking=False):
+            return True  # somebody else is at it
+        try:
+            if not self._thread.is_alive():
+                self._log.error("causality: the background thread had ended; it is started again")
+                self.start()
+            return self._thread.is_alive()
+        finally:
+            self._starting.release()
+
     def _could_not_start(self, error: RuntimeError) -> None:
         first = self._start_again_at is None
         self._start_again_at = self._clock() + RESTART_SECONDS
@@ -58,13 +72,16 @@ class Sender(Steps):
                 f"the background thread cannot be started ({error}), so that nothing is delivered"
                 " before flush(); allow this process more threads"
             )
-            self._logger.error("causality: %s", self.last_error)
+            self._log.error("causality: %s", self.last_error)
 
     def wake(self) -> None:
-        """Makes the sender look at the queue now. Starts the thread if that failed before."""
+        """Makes the sender look at the queue now. Starts the thread anew if there is none."""
         self._wake.set()
         again_at = self._start_again_at
         if again_at is None or self._stopping or self._clock() < again_at:
+            return
+        if self._thread is not None:
+            self._start_again()
             return
         if self._starting.acquire(blocking=False):  # a signal handler may come in the middle
             try:
@@ -93,8 +110,12 @@ class Sender(Steps):
         try:
             if self._thread is None:
                 self._flush_here(flush)
-            elif self._thread.is_alive():
+            elif self._over or self._start_again():
                 flush.done.wait(timeout)
+            else:
+                flush.complete(
+                    QueueError("the background thread has ended and cannot be started again")
+                )
             flush.complete(TimeoutError("flush() did not finish in time"))
         finally:
             self.flushes.discard(flush)
@@ -181,11 +202,21 @@ class Sender(Steps):
     # ------------------------------------------------------------------ the loop
 
     def _run(self) -> None:
+        self._log.thread = threading.get_ident()
+        error: BaseException | None = None
         try:
             while not self._stopping:
                 self._wait(self.step())
-        finally:
+        except BaseException as raised:  # noqa: BLE001 - the net below the net
+            error = raised
+        if self._stopping:
             self._end()
+            return
+        # The next event, or the next flush(), starts another thread.
+        self.last_error = as_exception(error) if error is not None else None
+        self._start_again_at = self._clock()
+        self.wake_at = 0
+        self._log.error("causality: the background thread ended", cause=error)
 
     def _flush_here(self, flush: Flush) -> None:
         while not (flush.done.is_set() or self._stopping):

@@ -7,7 +7,6 @@ Invariant: a step makes one attempt at most, and does not raise.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -20,10 +19,11 @@ from causality_sdk.errors import QueueError, ResponseError, TransportError
 from causality_sdk.flushing import Flushes
 from causality_sdk.hooks import Hooks
 from causality_sdk.mending import Mender
+from causality_sdk.outages import Outages
 from causality_sdk.pacer import Pacer
 from causality_sdk.queue import Queue
-from causality_sdk.rate import Rate
 from causality_sdk.stats import Delivered, SenderState
+from causality_sdk.throttle import Throttle
 from causality_sdk.turn import Turn
 from causality_sdk.wakeup import Wakeup
 
@@ -47,10 +47,9 @@ class Parts:
     limits: Limits
     pacer: Pacer
     hooks: Hooks
-    logger: logging.Logger
     buffer: Buffer | None = None
     """Of events that the disk did not take; None makes an empty one."""
-    rate: Rate = field(default_factory=Rate)
+    throttle: Throttle = field(default_factory=Throttle)
     """All senders to one server share it."""
     tells_outages: bool = True
     clock: Callable[[], float] = time.monotonic
@@ -67,12 +66,12 @@ class Steps:
         self._limits = parts.limits
         self._pacer = parts.pacer
         self._hooks = parts.hooks
-        self._logger = parts.logger
+        self._log = parts.hooks.log
         # Not `or`: an empty buffer is false.
         self._buffer = Buffer(queue.append_many) if parts.buffer is None else parts.buffer
         self._clock = parts.clock
-        self._rate = parts.rate
-        self._tells_outages = parts.tells_outages
+        self._throttle = parts.throttle
+        self._outages = Outages(self._log, tells=parts.tells_outages)
         self._turn = Turn()  # held by whoever runs a step; guards all below it
         self.retries = 0  # attempts that failed
         self.last_error: Exception | None = None
@@ -130,18 +129,20 @@ class Steps:
                     self._pacer.flush_failed(self._clock(), attempt)
         except QueueError as error:
             self._file_trouble(error)
-        except Exception as error:
+        except BaseException as error:
+            if not self._log.swallows(error):
+                raise
             # A wire or a transport of the user's, or a bug of ours. Neither may end delivery, and
             # without a backoff it would be a busy loop.
-            self._logger.exception("causality: the sender failed; it goes on")
+            self._log.error("causality: the sender failed; it goes on", cause=error)
             self._state = "blocked"
-            self._failed(Failure(error))
+            self._failed(Failure(as_exception(error)))
         return self._next_wait()
 
     def _may_send(self) -> bool:
         queue = self._queue
         now = self._clock()
-        return now >= self._rate.ready_at() and self._pacer.may_send(
+        return now >= self._throttle.ready_at() and self._pacer.may_send(
             now, queue.last_id, queue.pending, self.flushes.target
         )
 
@@ -154,14 +155,14 @@ class Steps:
             return math.inf
         if self._pacer.failures and self._queue.pending:
             return math.inf  # our own events find out when it is back
-        return max(self.adoption.due_at, self._rate.ready_at(), self._pacer.retry_at)
+        return max(self.adoption.due_at, self._throttle.ready_at(), self._pacer.retry_at)
 
     def _next_wait(self) -> float | None:
         now = self._clock()
         last_id = self._queue.last_id
         due = self._pacer.due_at(last_id, self._queue.pending, self.flushes.target)
         if due is not None:
-            due = max(due, self._rate.ready_at())
+            due = max(due, self._throttle.ready_at())
         if self._courier.unsettled or self._buffer.waiting:
             due = self._pacer.retry_at  # the disk is tried again, whatever else there is to do
         if self._pacer.failures == 0 and (due is None or due > now):
@@ -204,7 +205,7 @@ class Steps:
     def _deliver(self) -> None:
         result = self._courier.deliver(
             self._pacer.cursor,
-            most=self._rate.bounded(self._limits.max_batch_events),
+            most=self._limits.max_batch_events,
             timeout=self.flushes.bounded(self._limits.timeout, self._clock()),
         )
         if result is None:
@@ -215,26 +216,25 @@ class Steps:
             self._complain(result.error)
         else:
             self._state = "offline" if _is_offline(result.error) else "blocked"
-            if isinstance(result.error, ResponseError) and result.error.status == 429:
-                self._rate.refused(self._clock())
-            self._failed(Failure(result.error, result.hold, result.retry_after))
+            self._failed(
+                Failure(result.error, result.hold, result.retry_after, certain=result.certain)
+            )
 
     def _answered(self, answer: Answered) -> None:
         delivered = len(answer.accepted)
-        outage = None
         if delivered:
-            self._rate.delivered(delivered, self._clock())
-            outage = self._succeeded()
+            self._succeeded()
         self._pacer.went_through(
             self._clock(), after=answer.after, last=answer.last, left=answer.left
         )
         # Counted first: the acknowledgement is a fact, even when the disk refuses the removal.
         self.flushes.count(delivered=delivered, rejected=answer.rejected)
         self._settle()
-        self._tell_end_of(outage)
         if delivered:
+            self._outages.ended(self._clock(), self._queue.pending)
             size = sum(len(payload) for _, payload in answer.accepted)
-            self._hooks.delivered(Delivered(delivered, size, answer.rejected, answer.status))
+            status = 0 if answer.status is None else answer.status
+            self._hooks.delivered(Delivered(delivered, size, answer.rejected, status))
         if answer.complaint is not None:
             self._complain(answer.complaint)
             if self._courier.blocked:
@@ -245,33 +245,27 @@ class Steps:
         assert self.adoption is not None  # noqa: S101 - _may_adopt has looked
         progress = self.adoption.step()
         if progress.delivered:
-            self._tell_end_of(self._succeeded())
+            self._succeeded()
+            self._outages.ended(self._clock(), self._queue.pending)
         if progress.failure is not None:
             self.last_error = progress.failure.error
             self._state = "offline" if _is_offline(progress.failure.error) else "blocked"
             self._back_off(progress.failure)
 
-    def _succeeded(self) -> float | None:
-        """The server accepted events. Gives the seconds of the outage that ends, if any."""
+    def _succeeded(self) -> None:
+        """The server accepted events."""
         self.failure = None
         self.last_success_ms = time.time_ns() // 1_000_000
-        return self._pacer.succeeded(self._clock())
-
-    def _tell_end_of(self, outage: float | None) -> None:
-        if outage is not None and self._tells_outages:
-            self._logger.info(
-                "causality: delivery works again after %.0f s; %d events wait",
-                outage,
-                self._queue.pending,
-            )
+        self._throttle.accepted(self._clock())
+        self._pacer.succeeded()
 
     def _settle(self) -> None:
         buried = self._courier.settle()
         if buried:
             self.flushes.count(buried=buried)
-            self._logger.warning(
-                "causality: %d events were refused three times while others passed, and are dead"
-                " letters now; see client.dead_letters",
+            self._log.warning(
+                "causality: events that were refused again and again while others passed, and are"
+                " dead letters now: %d; see client.dead_letters",
                 buried,
             )
 
@@ -287,23 +281,20 @@ class Steps:
         self._back_off(failure)
 
     def _back_off(self, failure: Failure, *, refused: bool = False) -> None:
-        error = failure.error
+        error, now = failure.error, self._clock()
         self.failure = None if refused or _is_refusal(error) else failure
         self.retries += 1
-        first = self._pacer.failed(
-            self._clock(),
-            error,
-            hold=failure.hold,
-            refused=refused,
-            retry_after=failure.retry_after,
-        )
-        if first and self._tells_outages:
-            self._logger.warning(
-                "causality: delivery failed, %d events wait: %s", self._queue.pending, error
-            )
-        attempt = self.flushes.failed(error)
+        asked = self._pacer.seconds_asked(failure.retry_after)
+        wait = None
+        if isinstance(error, ResponseError) and not (refused or failure.hold):
+            wait = self._throttle.failed(now, asked=asked)
+        elif isinstance(error, TransportError):
+            self._throttle.silent()
+        self._pacer.failed(now, error, hold=failure.hold, refused=refused, asked=asked, wait=wait)
+        self._outages.failed(now, error, self._queue.pending)
+        attempt = self.flushes.failed(error, certain=failure.certain)
         if attempt is not None:
-            self._pacer.flush_failed(self._clock(), attempt)
+            self._pacer.flush_failed(now, attempt, wait)
 
     def _mend(self) -> None:
         """Repairs the file if it was damaged or deleted, and tells. Raises `QueueError`."""
@@ -313,7 +304,7 @@ class Steps:
         if repaired is None:
             return
         self.last_error = repaired.error
-        self._logger.error("causality: %s", repaired.error)
+        self._log.error("causality: %s", repaired.error)
         self._hooks.error(repaired.error)
         self._hooks.report_lost(self._lost())
         self._queue.log_trouble = None  # of the file that was
@@ -335,9 +326,16 @@ class Steps:
         self.last_error = error
         if not self._disk_logged:
             self._disk_logged = True
-            self._logger.error("causality: %s", error)
+            self._log.error("causality: %s", error)
         self._hooks.error(error)
         self.flushes.failed(error)
+
+
+def as_exception(error: BaseException) -> Exception:
+    """What `last_error` and `on_error` get: they promise an `Exception`."""
+    if isinstance(error, Exception):
+        return error
+    return RuntimeError(f"{type(error).__name__} was raised in the sender: {error}")
 
 
 def _is_offline(error: Exception) -> bool:

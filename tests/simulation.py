@@ -116,19 +116,20 @@ class Simulation:
 
     def sender_for(self, queue: Queue, *, tells: bool = True) -> Sender:
         """A sender of this simulation: its clock, its transport, its hooks."""
+        hooks = Hooks(
+            logger=self.logger,
+            on_delivered=self.delivered.append,
+            on_dropped=self.dropped.append,
+            on_error=self.errors.append,
+        )
+        limit = BatchLimit(*self._limits)
         return Sender(
             Parts(
                 queue,
-                Courier(queue, CausalityWire(), self._transport, BatchLimit(*self._limits)),
+                Courier(queue, CausalityWire(), self._transport, limit, hooks.log),
                 limits=Limits(self._limits[1], timeout=10.0),
                 pacer=Pacer(self._pace, backlog=queue.last_id),
-                hooks=Hooks(
-                    logger=self.logger,
-                    on_delivered=self.delivered.append,
-                    on_dropped=self.dropped.append,
-                    on_error=self.errors.append,
-                ),
-                logger=self.logger,
+                hooks=hooks,
                 clock=self.clock,
                 wake=Wake(self.clock),
                 tells_outages=tells,

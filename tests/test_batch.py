@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from causality_sdk.batch import RISE_AFTER, BatchLimit
+from causality_sdk.batch import PATIENCE, BatchLimit
 
 MIB = 1024 * 1024
 
@@ -11,7 +11,7 @@ def grown(events: int = 1000) -> BatchLimit:
     """A limit that has grown to the full size."""
     limit = BatchLimit(50, events, MIB)
     for _ in range(10):
-        limit.succeeded(limit.events)
+        limit.succeeded()
     assert limit.events == events
     return limit
 
@@ -21,13 +21,13 @@ def test_it_doubles_with_each_success_up_to_the_limit() -> None:
     sizes = []
     for _ in range(5):
         sizes.append(limit.events)
-        limit.succeeded(limit.events)
+        limit.succeeded()
     assert sizes == [50, 100, 200, 300, 300]
 
 
 def test_it_begins_again_after_the_server_was_away() -> None:
     limit = grown()
-    limit.failed(1000, 400_000, maybe_size=False)
+    limit.away()
     assert limit.events == 50
 
 
@@ -49,55 +49,32 @@ def test_one_event_that_is_too_large_teaches_nothing_about_batches() -> None:
     assert (limit.events, limit.bytes) == (1000, MIB)
 
 
-def test_a_learned_limit_rises_again_slowly_and_to_the_full_size() -> None:
+def test_twice_the_ceiling_is_tried_after_a_while_and_then_again_to_the_full_size() -> None:
     limit = grown()
-    limit.too_large(1000, 400_000)
-    for _ in range(RISE_AFTER - 1):
-        limit.succeeded(limit.events)
-    assert limit.events == 500
-    limit.succeeded(limit.events)
-    assert limit.events == 562
-    for _ in range(100 * RISE_AFTER):
-        limit.succeeded(limit.events)
+    for events in (1000, 500, 250):
+        limit.too_large(events, events * 400)
+    for _ in range(PATIENCE - 1):
+        limit.succeeded()
+    assert limit.events == 125
+    limit.succeeded()
+    assert limit.events == 250
+    for _ in range(10 * PATIENCE):
+        limit.succeeded()
     assert (limit.events, limit.bytes) == (1000, MIB)
 
 
-def test_a_size_that_fails_twice_where_a_smaller_one_passes_is_learned() -> None:
+def test_a_ceiling_that_stands_is_tried_less_and_less() -> None:
+    """What is too large costs a request, or even a timeout, each time it is tried."""
     limit = grown()
-    for _ in range(2):
-        limit.failed(1000, 400_000, maybe_size=True)
-        assert limit.events == 500
-        limit.succeeded(500)
-    assert limit.events == 500
-    limit.succeeded(500)
-    assert limit.events == 500
-
-
-def test_one_failure_teaches_nothing_since_the_server_may_have_been_away() -> None:
-    limit = grown()
-    for size in (1000, 500, 250, 125, 62, 31):
-        assert limit.events == size
-        limit.failed(size, size * 400, maybe_size=True)
-    for size in (15, 30, 60, 120, 240, 480, 960, 1000):
-        assert limit.events == size
-        limit.succeeded(size)
-
-
-def test_429_halves_the_next_and_teaches_nothing() -> None:
-    limit = grown()
-    for _ in range(5):
-        limit.crowded(1000)
-        assert limit.events == 500
-        limit.succeeded(500)
-        assert limit.events == 1000
-    limit.crowded(1)
-    assert limit.events == 1
-
-
-def test_strikes_are_forgotten_once_the_large_batch_passes() -> None:
-    limit = grown()
-    for _ in range(5):
-        limit.failed(1000, 400_000, maybe_size=True)
-        limit.succeeded(500)
-        limit.succeeded(1000)
+    large = 0
+    for _ in range(2000):
+        if limit.events > 100:
+            large += 1
+            limit.too_large(limit.events, limit.events * 400)
+        else:
+            limit.succeeded()
+    assert limit.events <= 100
+    assert large <= 14
+    for _ in range(2000):  # the server was mended
+        limit.succeeded()
     assert limit.events == 1000

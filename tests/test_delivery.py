@@ -56,7 +56,7 @@ def test_all_refused_by_name_is_settled_too() -> None:
         (Response(200, body=b' {"acceptedCount":1}'), "does not say that all events"),
         (Response(200, {"content-encoding": "gzip"}, b"\x1f\x8b"), "compressed"),
         (Response(200, {"content-encoding": "identity"}, b"OK"), "captive portal"),
-        (Response(200, body=b"{", truncated=True), "longer"),
+        (Response(200, body=b"<", truncated=True), "longer"),
     ],
 )
 def test_a_2xx_that_settles_nothing_says_why_and_waits(response: Response, words: str) -> None:
@@ -65,6 +65,12 @@ def test_a_2xx_that_settles_nothing_says_why_and_waits(response: Response, words
     assert words in str(error)
     assert "200" in str(error)
     assert error.retryable
+
+
+def test_an_answer_that_is_too_long_means_that_it_speaks_of_too_many_events() -> None:
+    outcome, error = complaint(Response(200, body=b' {"results":[', truncated=True))
+    assert outcome is Outcome.TOO_LARGE
+    assert "longer than any acknowledgement" in str(error)
 
 
 @pytest.mark.parametrize(

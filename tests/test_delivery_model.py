@@ -312,7 +312,7 @@ def test_whatever_the_server_does_everything_ends_where_it_belongs(
 
 @given(happenings=events(phases([*LOOKS_AT_NO_EVENT, fine])), jitter=st.sampled_from([0.0, 1.0]))
 @settings(SUITE, max_examples=60)
-def test_while_no_event_is_refused_the_order_of_arrival_is_that_of_the_queue(
+def test_while_no_event_is_refused_the_order_of_arrival_is_that_of_the_queue_scouts_apart(
     happenings: list[tuple[str, Any]], jitter: float
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
@@ -324,7 +324,10 @@ def test_while_no_event_is_refused_the_order_of_arrival_is_that_of_the_queue(
                 else:
                     model.play([(what, how)])
             model.settle_down(by_result=False, traffic=False)
-            assert list(model.server.stored) == list(model.tracked)
+            alone = {keys[0] for keys in model.server.requests if len(keys) == 1}
+            assert [key for key in model.server.stored if key not in alone] == [
+                key for key in model.tracked if key not in alone
+            ]
             assert model.left() == set()
         finally:
             model.close()
@@ -391,7 +394,8 @@ def test_one_refused_batch_costs_no_more_requests_than_promised(
             simulation.clock.now += wait
         bound = min(2 * len(bad) * math.log2(size) + len(bad), 2 * size - 1)
         scouts = sum(len(keys) == 1 for keys in server.requests) if len(bad) == size else 0
-        assert len(server.requests) <= bound + scouts
+        # Each bad event was refused twice before it was found to be one.
+        assert len(server.requests) <= bound + len(bad) + scouts
         assert set(server.stored) == set(keys) - bad
         if len(bad) < 4:  # more in a row can look like a server that refuses everything
             assert list(server.stored) == [key for key in keys if key not in bad]

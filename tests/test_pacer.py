@@ -99,7 +99,7 @@ def test_a_flush_is_due_at_once_in_the_middle_of_a_backoff() -> None:
 
 def test_a_retry_of_a_flush_obeys_what_the_server_asked_for() -> None:
     flushing = pacer()
-    flushing.failed(100.0, BUSY, retry_after="20")
+    flushing.failed(100.0, BUSY, asked=20.0)
     flushing.flush_failed(100.0, 1)
     assert not flushing.may_send(119.0, 5, 5, 5)
     assert flushing.may_send(120.0, 5, 5, 5)
@@ -107,18 +107,35 @@ def test_a_retry_of_a_flush_obeys_what_the_server_asked_for() -> None:
 
 def test_a_request_to_wait_is_forgotten_with_the_next_failure() -> None:
     flushing = pacer()
-    flushing.failed(100.0, BUSY, retry_after="3000")
+    flushing.failed(100.0, BUSY, asked=3000.0)
     flushing.failed(100.0, REFUSED)
     flushing.flush_failed(100.0, 1)
     assert flushing.may_send(101.0, 5, 5, 5)
 
 
-def test_it_is_an_outage_from_the_first_failure_to_the_next_success() -> None:
-    failing = pacer()
-    assert failing.failed(100.0, REFUSED)
-    assert not failing.failed(101.0, BUSY)
-    assert failing.succeeded(160.0) == 60.0
-    assert failing.succeeded(161.0) is None
+def test_a_request_to_wait_is_over_with_the_next_success() -> None:
+    flushing = pacer()
+    flushing.failed(100.0, BUSY, asked=3000.0)
+    flushing.succeeded()
+    flushing.flush_failed(101.0, 1)
+    assert flushing.may_send(102.0, 5, 5, 5)
+
+
+def test_a_server_that_refuses_everything_is_asked_slowly_from_the_third_time_on() -> None:
+    holding = pacer()
+    delays = []
+    for _ in range(4):
+        holding.failed(100.0, BUSY, hold=True)
+        delays.append(holding.retry_at - 100.0)
+    assert delays == [1.0, 2.0, 300.0, 300.0]
+
+
+def test_what_is_known_of_the_pace_goes_before_the_backoff() -> None:
+    paced = pacer()
+    paced.failed(100.0, BUSY, wait=0.25)
+    assert paced.retry_at == 100.25
+    paced.failed(101.0, BUSY, asked=20.0, wait=0.25)
+    assert paced.retry_at == 121.0
 
 
 def test_rows_set_aside_pause_longer_each_time_and_anew_after_all_went() -> None:
@@ -157,7 +174,7 @@ def test_a_delay_is_never_negative_and_never_beyond_its_ceiling(
             50.0,
             REFUSED if offline else BUSY,
             hold=hold,
-            retry_after=None if offline else retry_after,
+            asked=None if offline else failing.seconds_asked(retry_after),
         )
     delay = failing.retry_at - 50.0
     assert 0.0 <= delay <= 3600.0
@@ -165,4 +182,4 @@ def test_a_delay_is_never_negative_and_never_beyond_its_ceiling(
         assert delay <= 30.0
     elif retry_after is None:
         assert delay <= 300.0
-        assert not hold or delay >= 150.0
+        assert not hold or failures < 3 or delay >= 150.0

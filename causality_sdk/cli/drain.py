@@ -65,6 +65,7 @@ class Drain:
             inner = http_transport(config, meter.wire)
             return ObservedTransport(inner, out, meter.wait)
 
+        hooks = Hooks(logger=config.logger, on_delivered=on_delivered)
         self._sender = Sender(
             Parts(
                 queue,
@@ -73,11 +74,11 @@ class Drain:
                     meter,
                     make_transport,
                     BatchLimit(start, most, config.max_batch_bytes),
+                    hooks.log,
                 ),
                 limits=Limits(most, config.timeout),
                 pacer=Pacer(make_pace(config), backlog=queue.last_id),
-                hooks=Hooks(logger=config.logger, on_delivered=on_delivered),
-                logger=config.logger,
+                hooks=hooks,
             )
         )
         self._queue = queue

@@ -51,7 +51,7 @@ class HttpTransport:
         proxies: Mapping[str, str] | None = None,
         session: requests.Session | None = None,
     ) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._headers = CaseInsensitiveDict(headers)
         # identity: what is not compressed cannot explode in memory
         self._headers["Accept-Encoding"] = "identity"
@@ -89,7 +89,7 @@ class HttpTransport:
         """
         if not self.can_probe:
             return
-        parts = urlsplit(self._endpoint)
+        parts = urlsplit(self.endpoint)
         port = parts.port or (443 if parts.scheme.lower() == "https" else 80)
         # Of its own: a connection that is open for requests is not touched.
         attempt = Attempt()
@@ -114,7 +114,7 @@ class HttpTransport:
         headers.update(coding)
         response = self._session.request(
             request.method,
-            self._endpoint + request.path,
+            self.endpoint + request.path,
             data=body or None,
             headers=headers,
             # Where the deadline is kept, it is shorter than these. Zero is an error of its own.
@@ -148,14 +148,14 @@ class HttpTransport:
 
     def _proxy(self) -> str | None:
         """The proxy that a request would go through."""
-        url = self._endpoint + "/"
+        url = self.endpoint + "/"
         settings = self._session.merge_environment_settings(
             url, dict(self._proxies), None, None, None
         )
         return select_proxy(url, settings["proxies"])
 
     def _explained(self, failure: Exception, timeout: float, *, stale: bool) -> TransportError:
-        host = self._endpoint.split("://", 1)[-1]
+        host = self.endpoint.split("://", 1)[-1]
         return explain(failure, host=host, timeout=timeout, secret=self._secret, stale=stale)
 
 

@@ -1,0 +1,428 @@
+"""The batch under way, and whose fault it is when it fails: the server's, or an event's in it.
+
+Neighbours: `courier` sends what is chosen here and tells how it ended; `scout`, `bisection`,
+`suspects`, `chance` and `batch` keep the parts of the account. Used by one thread at a time.
+Invariants: no event holds up another for longer than it takes to find out; a failure counts
+against an event only while others pass.
+
+A batch that the server refuses (400, 422) is halved at once: something in it is bad. Whatever else
+it fails with, three failures of the same rows are a question. A scout, one event from elsewhere,
+goes in place of the batch. If it passes, the fault is in the batch, which is halved until the event
+is alone; that one is set aside. If the scout fails too, the server is away, nothing is counted, and
+one event at a time is cheaper than the batch.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+from causality_sdk.batch import BatchLimit
+from causality_sdk.bisection import Bisection
+from causality_sdk.chance import Chance
+from causality_sdk.queue import Queue, Row
+from causality_sdk.scout import Scout
+from causality_sdk.suspects import Suspects
+
+FRUITLESS = 3  # requests refused in a row, and nothing accepted, before the server is suspected
+ASK_AFTER = 3  # failures of the same rows, before it is asked whose fault that is
+TWICE = 2  # refusals of an event alone that count as one: the first may have been chance
+ELSEWHERE = 4  # scouts while the server is away, of which one is not the head of the batch
+PART_UNLIKELY = 0.02  # a part of a bisection fails by chance; what follows can be mended
+
+
+class Next(enum.Enum):
+    """What follows a failure."""
+
+    WAIT = "wait"  # after the backoff
+    AGAIN = "again"  # the next request is another one, or finds out more; at once
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What to send."""
+
+    rows: Sequence[Row]
+    scouting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far the queue has been gone through."""
+
+    after: int
+    """It began behind this id; -1 where it tells nothing of that."""
+    last: int
+    """Everything up to this id has been tried."""
+    left: bool
+    """Something up to `last` is still queued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """What an event failed with, for the record."""
+
+    status: int | None
+    words: str
+    said: str
+    """Such as "answered 500"."""
+
+
+NOWHERE = Position(-1, -1, left=False)
+
+
+class Diagnosis:
+    """Of one queue and one destination."""
+
+    def __init__(self, queue: Queue, limit: BatchLimit) -> None:
+        self._queue = queue
+        self._limit = limit
+        self.chance = Chance()
+        self.suspects = Suspects(self.chance)
+        self._scout = Scout(queue, self.suspects)
+        self._rows: Sequence[Row] = ()  # of the batch under way
+        self._after = 0  # the id it was taken behind
+        self._bisection: Bisection | None = None  # of the batch under way
+        self._left = False  # something of the batch stays behind
+        self._tries = 0  # times in a row that just what is under way failed
+        self._misses = 0  # failures and refusals in this batch that nothing has explained yet
+        self._blame: Blame | None = None  # what it failed with last; set while `_tries` is
+        self._asking = False  # a scout is to tell whose fault it is
+        self._away = False  # a scout was asked and did not pass
+        self._asked = 0  # scouts since then
+        self._muddled = False  # the same, at any time since this batch began
+        self._unanswerable = False  # there is nobody to ask
+        self._fruitless = 0  # requests refused since one was accepted
+
+    # ------------------------------------------------------------------ what to send
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the server refuses everything alike, so that it is to be asked slowly."""
+        patience = FRUITLESS
+        if self._bisection is not None:
+            # On its way down to a single bad event a bisection is refused log2(n) times, and
+            # neighbours may be bad too.
+            patience += 8 + math.ceil(math.log2(max(2, len(self._rows))))
+        return self._fruitless >= patience
+
+    def is_certain(self, rows: Sequence[Row]) -> bool:
+        """Whether a failure of these is everybody's: no scout passed, or there is none."""
+        return self._away or self._unanswerable or not self._can_ask(rows)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a batch was begun and is not over."""
+        return bool(self._rows)
+
+    def holds(self, row_id: int) -> bool:
+        """Whether this event belongs to the batch under way, and may pass with it."""
+        return bool(self._rows) and self._rows[0][0] <= row_id <= self._rows[-1][0]
+
+    def choose(self, after: int, most: int) -> Chosen:
+        """The rows to send, in flight from now on. No rows: there is nothing behind `after`."""
+        self._unanswerable = False
+        if self._asking or self.blocked:
+            question = {row_id for row_id, _ in self._part()}
+            scout = self._next_scout(question)
+            if scout is not None and (self._away or question != {scout[0]}):
+                held = self._queue.hold([scout])
+                if held:
+                    return Chosen(held, scouting=True)
+            self._unanswerable = True
+        while self._rows:
+            part = self._part()
+            held = self._queue.hold(part)
+            if len(held) < len(part):
+                self._shrink(held)  # evicted meanwhile, or purged
+            if held:
+                return Chosen(held, scouting=False)
+        rows = self._queue.take(
+            after,
+            max_events=min(most, self._limit.events),
+            max_bytes=self._limit.bytes,
+            alone=self.suspects.alone,
+        )
+        if after == 0 and rows:
+            self.suspects.forget_below(rows[0][0])
+        self._rows, self._after = rows, after
+        return Chosen(rows, scouting=False)
+
+    def _next_scout(self, question: Container[int]) -> Row | None:
+        """From elsewhere, since that tells most; while the server is away mostly the head.
+
+        When the server is back, the head goes first, so that order is kept: whether it is to blame
+        itself need only be asked now and then.
+        """
+        if self._away:
+            self._asked += 1
+            if self._asked % ELSEWHERE and self._part():
+                return self._part()[0]
+        return self._scout.choose(question)
+
+    def _part(self) -> Sequence[Row]:
+        return self._rows if self._bisection is None else self._bisection.next()
+
+    def _shrink(self, held: Sequence[Row]) -> None:
+        ids = {row_id for row_id, _ in held}
+        if self._bisection is None:
+            self._rows = held
+        else:
+            self._bisection.keep(ids)
+        if not self._part():
+            self.let_go()
+
+    # ------------------------------------------------------------------ how it went
+
+    def accepted(
+        self,
+        chosen: Chosen,
+        accepted: Sequence[Row],
+        refused: Sequence[tuple[int, str]],
+        status: int,
+    ) -> Position:
+        """The server spoke of each event: took `accepted`, refused some by name with its words."""
+        rows = chosen.rows
+        if accepted:
+            self._fruitless = 0
+            self.suspects.witness()
+            self.chance.passed()
+        else:
+            self._fruitless += 1
+        for row_id, words in refused:
+            self.suspects.refused(row_id, status=status, words=words, witnessed=bool(accepted))
+        left = len(accepted) < len(rows)
+        if chosen.scouting:
+            return self._scouted(rows[0][0]) if accepted else NOWHERE
+        if accepted:
+            self._limit.succeeded()
+        if self._bisection is None:
+            if accepted and self._tries and not self._away:
+                self.chance.failed(self._tries)  # the same rows passed unchanged
+            self._left = left
+            return self._over()
+        self._left |= left
+        if self._tries and accepted:
+            self.chance.failed(self._tries)
+            self._misses -= self._tries
+        if left:
+            self._bisection.answered(witnessed=bool(accepted))
+        else:
+            self._bisection.accepted()
+        return self._bisected()
+
+    def refused(self, chosen: Chosen, blame: Blame) -> Position | Next:
+        """400, 422: for some event's sake, or for nothing."""
+        rows = chosen.rows
+        self._fruitless += 1
+        if chosen.scouting:
+            self.suspects.refused(
+                rows[0][0], status=blame.status, words=blame.words, witnessed=False
+            )
+            self._scout.failed(rows[0][0])
+            return Next.WAIT
+        self._tries += 1
+        self._misses += 1
+        if len(rows) > 1:
+            if self._tries >= self.chance.failures_that_tell(1, PART_UNLIKELY):
+                self._halve(infers=True)
+            return Next.AGAIN
+        witnessed = self._bisection is not None and self._bisection.witnessed
+        least = TWICE if witnessed else 1
+        if self._tries < self.chance.failures_that_tell(least, PART_UNLIKELY):
+            return Next.AGAIN
+        return self._set_aside(rows[0][0], blame, witnessed=witnessed)
+
+    def too_large(self, chosen: Chosen, blame: Blame) -> Position | Next:
+        """413, or an answer that is too long: less at once."""
+        rows = chosen.rows
+        if len(rows) == 1:
+            return self.refused(chosen, blame)
+        self._limit.too_large(len(rows), _bytes(rows))
+        if self._bisection is not None:
+            self._bisection.refused()
+            self._tries = 0
+        else:
+            self.let_go()
+        return Next.AGAIN
+
+    def failed(
+        self, chosen: Chosen, blame: Blame, *, hold: bool = False, limited: bool = False
+    ) -> Position | Next:
+        """Anything else: a 5xx, another 4xx, no answer.
+
+        `hold`: as a rule a server that says so refuses everything. `limited`: it asks for patience,
+        so that what is smaller does not go at once.
+        """
+        rows = chosen.rows
+        if chosen.scouting:
+            self._scout.failed(rows[0][0])
+            self._away = self._muddled = True
+            return Next.WAIT
+        self._blame = blame
+        self._tries += 1
+        self._misses += 1
+        if self._unanswerable:
+            return self._nobody_to_ask(rows)
+        enough = self._enough(rows, limited=limited)
+        if self._tries >= enough and len(rows) > 1 and self._bisection is not None:
+            self._halve(infers=False)  # a scout passed before this search began
+            return Next.WAIT if limited else Next.AGAIN
+        if (self._tries >= enough or (hold and self._tries == 1)) and self._can_ask(rows):
+            self._asking, self._away, self._asked = True, False, 0
+            # Whoever refuses everything says so to the scout as well, and what is in a search or
+            # set aside had a pause of its own.
+            soon = hold or (self._is_doubted(rows) and not limited)
+            return Next.AGAIN if soon else Next.WAIT
+        return Next.WAIT
+
+    def _enough(self, rows: Sequence[Row], *, limited: bool = False) -> int:
+        """Failures in a row after which chance is no explanation."""
+        if not self._is_doubted(rows):
+            return self.chance.failures_that_tell(ASK_AFTER)
+        return self.chance.failures_that_tell(ASK_AFTER if limited else 1, PART_UNLIKELY)
+
+    def _is_doubted(self, rows: Sequence[Row]) -> bool:
+        """Whether there is reason to think that the fault is in these."""
+        known = len(rows) == 1 and rows[0][0] in self.suspects.alone
+        return known or self._bisection is not None
+
+    def _can_ask(self, rows: Sequence[Row]) -> bool:
+        return len(rows) > 1 or self._queue.pending > 1
+
+    def not_sent(self) -> None:
+        """No byte of it can have arrived: that says nothing about what was in it."""
+        if self._bisection is None and not self._asking:
+            self._limit.away()
+            self.let_go()
+
+    def let_go(self) -> None:
+        """The batch need not go again as it was."""
+        self._rows = ()
+        self._bisection = None
+        self._clear()
+
+    # ------------------------------------------------------------------ whose fault it is
+
+    def _scouted(self, row_id: int) -> Position:
+        """A scout passed."""
+        if not self._asking:
+            if self._bisection is not None:
+                self._bisection.discard(row_id)  # it may be one of this very batch
+                return self._bisected()
+            return NOWHERE
+        self._asking = False
+        if self._bisection is not None:
+            self._bisection.discard(row_id)
+        elif self.holds(row_id):
+            self._rows = [row for row in self._rows if row[0] != row_id]
+        if self._away:
+            # The server is back; what failed meanwhile is nobody's fault.
+            self._away = False
+            self._tries = 0
+            return NOWHERE
+        rows = self._part()
+        if not rows:
+            return self._bisected()
+        if self._tries < self._enough(rows) or self._blame is None:
+            return NOWHERE  # it is not everything that fails; try again
+        if len(rows) > 1:
+            self._halve(infers=False)
+            return NOWHERE
+        blame = self._blame
+        times = self.suspects.attempts(rows[0][0]) + self._tries
+        words = f"{blame.said}, and others passed, {times} times"
+        words += f": {blame.words}" if blame.words else ""
+        self.suspects.isolate(rows[0][0])
+        return self._set_aside(rows[0][0], Blame(blame.status, words, blame.said), witnessed=True)
+
+    def _nobody_to_ask(self, rows: Sequence[Row]) -> Position | Next:
+        """All else that is queued is suspect, too."""
+        row_id = rows[0][0]
+        if len(rows) > 1 or not self._can_ask(rows):
+            return Next.WAIT
+        # Each of them has its turn: one may be well again. That nothing passed counts for nobody.
+        assert self._blame is not None  # noqa: S101 - failed() has set it
+        blame = self._blame
+        self.suspects.isolate(row_id)
+        self.suspects.refused(
+            row_id,
+            status=blame.status,
+            words=blame.words,
+            witnessed=False,
+            waits=False,
+            times=self._tries,
+        )
+        self._fruitless += 1
+        self._asking = False
+        return self._behind_a_single()
+
+    def _set_aside(self, row_id: int, blame: Blame, *, witnessed: bool) -> Position:
+        """This event is found."""
+        self.suspects.refused(
+            row_id,
+            status=blame.status,
+            words=blame.words,
+            witnessed=witnessed,
+            times=self._tries,
+        )
+        self.suspects.isolate(row_id)
+        self._misses = 0
+        return self._behind_a_single()
+
+    def _behind_a_single(self) -> Position:
+        self._left = True
+        self._tries = 0
+        if self._bisection is None:
+            return self._over()
+        self._bisection.refused()
+        return self._bisected()
+
+    def _halve(self, *, infers: bool) -> None:
+        self._tries = 0
+        if self._bisection is None:
+            self._bisection = Bisection(self._rows, infers=infers)
+            self._left = False
+        else:
+            self._bisection.refused()
+
+    def _bisected(self) -> Position:
+        """Where the cursor goes after a part of a bisection: nowhere before it is over."""
+        self._tries = 0
+        bisection = self._bisection
+        if bisection is not None:
+            if bisection.next():
+                return Position(self._after, self._after, left=False)
+            if not self._left and self._misses > 0:
+                self._explain(bisection)
+        return self._over()
+
+    def _explain(self, bisection: Bisection) -> None:
+        """All of the batch passed, in parts: then it was the size, or chance."""
+        if bisection.infers or self.chance.explains(ASK_AFTER):
+            self.chance.failed(self._misses)
+        elif not self._muddled:
+            self._limit.too_large(bisection.smallest_failed, bisection.size_failed)
+
+    def _over(self) -> Position:
+        """The batch is over."""
+        rows = self._rows
+        last = rows[-1][0] if rows else self._after
+        position = Position(self._after, max(self._after, last), left=self._left)
+        self._rows = ()
+        self._bisection = None
+        self._clear()
+        return position
+
+    def _clear(self) -> None:
+        self._left = False
+        self._tries = self._misses = 0
+        self._blame = None
+        self._asking = self._away = self._muddled = False
+        self._scout.forget()
+
+
+def _bytes(rows: Sequence[Row]) -> int:
+    return sum(len(payload) for _, payload in rows)
