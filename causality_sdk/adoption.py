@@ -40,6 +40,10 @@ class Failure:
     retry_after: str | None = None
     certain: bool = True
     """Other events would fail, too."""
+    events: int = 0
+    """That were sent."""
+    whole: bool = True
+    """It was a batch as usual, and not a scout or a part of one."""
 
 
 class Drain(Protocol):

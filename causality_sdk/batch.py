@@ -6,7 +6,7 @@ Success doubles it, up to the limits: a backlog goes in large batches and a tric
 After a time without any connection the next one is small, so that a server that has just come back
 is asked gently. A size that is too large sets a ceiling: the server said so (413), or a batch
 failed as a whole and passed in parts. That may have been a mistake, or the server may have been
-mended; so after some batches twice the ceiling is tried, and later if that does not pass either.
+mended; so after some batches a larger one is tried, and later if that does not pass either.
 
 A failure by itself says nothing about the size. Where it is a limit in requests, or one replica of
 several that is broken, smaller batches only need more of them.
@@ -14,8 +14,23 @@ several that is broken, smaller batches only need more of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 PATIENCE = 10  # batches at the ceiling before a larger one is tried
 MOST_PATIENCE = 320
+STRIKES = 2  # lessons that may be wrong, with no such batch accepted in between
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of a batch."""
+
+    events: int
+    bytes: int
+
+
+NONE = Size(0, 0)
 
 
 class BatchLimit:
@@ -23,56 +38,76 @@ class BatchLimit:
 
     def __init__(self, start: int, most_events: int, most_bytes: int) -> None:
         self._start = min(start, most_events)
-        self._most_events = most_events
-        self._most_bytes = most_bytes
-        self._ceiling_events = most_events  # learned from the server
-        self._ceiling_bytes = most_bytes
+        self._most = Size(most_events, most_bytes)
+        self._ceiling = self._most  # learned from the server
+        self._proven = NONE  # what has passed since the ceiling was last lowered
         self._at_ceiling = 0  # batches since the ceiling was set
         self._patience = PATIENCE
-        self._is_trial = False  # the ceiling was doubled, and nothing that large has passed yet
+        self._is_trial = False  # the ceiling was raised, and has not stood the test yet
+        self._strikes = 0
+        self._struck = 0  # events of the batch that the last strike was for
         self._events = self._start
 
     @property
     def events(self) -> int:
         """Events the next batch may hold."""
-        return min(self._events, self._ceiling_events)
+        return min(self._events, self._ceiling.events)
 
     @property
     def bytes(self) -> int:
         """Bytes of payload the next batch may hold; one event may always go."""
-        return self._ceiling_bytes
+        return self._ceiling.bytes
 
-    def succeeded(self) -> None:
-        """The server took a batch."""
-        self._events = min(self._events * 2, self._most_events)
-        if not self._is_lowered:
+    def succeeded(self, size: Size) -> None:
+        """The server took a batch of that size."""
+        self._events = min(self._events * 2, self._most.events)
+        if size.events >= self._struck:
+            self._strikes = 0
+        if self._ceiling == self._most:
             return
+        self._proven = Size(
+            max(self._proven.events, size.events), max(self._proven.bytes, size.bytes)
+        )
         self._at_ceiling += 1
         if self._at_ceiling >= self._patience:
             if self._is_trial:
                 self._patience = PATIENCE  # what was too large once is so no more
             self._at_ceiling = 0
             self._is_trial = True
-            self._ceiling_events = min(self._most_events, self._ceiling_events * 2)
-            self._ceiling_bytes = min(self._most_bytes, self._ceiling_bytes * 2)
+            self._ceiling = Size(
+                min(self._most.events, self._ceiling.events * 3 // 2 + 1),
+                min(self._most.bytes, self._ceiling.bytes * 3 // 2 + 1),
+            )
 
     def away(self) -> None:
         """Nothing could be sent: there was no connection."""
         self._events = self._start
 
-    def too_large(self, events: int, size: int) -> None:
-        """A batch of `events` and `size` bytes is too large."""
-        if events <= 1:
+    def too_large(self, size: Size, *, passed: Size = NONE, certain: bool = True) -> None:
+        """A batch of that size is too large; a part of it of the size `passed` is not.
+
+        Not `certain`: it may as well have been that too little time had passed.
+        """
+        if size.events <= 1:
             return
+        if not certain:
+            self._strikes += 1
+            self._struck = size.events
+            if self._strikes < STRIKES:
+                return
         if self._is_trial:
-            self._patience = min(self._patience * 2, MOST_PATIENCE)
-        self._ceiling_events = max(1, min(self._ceiling_events, events // 2))
-        self._ceiling_bytes = max(1, min(self._ceiling_bytes, size // 2))
-        self._events = self._ceiling_events
-        self._at_ceiling = 0
+            self._patience = min(self._patience * 4, MOST_PATIENCE)
+        good = self._proven if self._proven.events < size.events else NONE
+        self._ceiling = Size(
+            max(1, min(self._ceiling.events, max(size.events // 2, passed.events, good.events))),
+            max(1, min(self._ceiling.bytes, max(size.bytes // 2, passed.bytes, good.bytes))),
+        )
+        self._proven = good
+        self._events = self._ceiling.events
+        self._at_ceiling = self._strikes = 0
         self._is_trial = False
 
-    @property
-    def _is_lowered(self) -> bool:
-        lower = self._ceiling_events < self._most_events
-        return lower or self._ceiling_bytes < self._most_bytes
+
+def size_of(rows: Sequence[tuple[int, bytes]]) -> Size:
+    """Of rows as the queue gives them."""
+    return Size(len(rows), sum(len(payload) for _, payload in rows))

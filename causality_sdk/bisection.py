@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
+from causality_sdk.batch import NONE, size_of
 from causality_sdk.queue import Row
 
 
@@ -32,8 +33,8 @@ class Bisection:
         self.infers = infers
         self._split(rows)
         self.witnessed = False  # the server took an event of this batch
-        self.smallest_failed = len(rows)  # events of the smallest part that did not pass as a whole
-        self.size_failed = _bytes(rows)
+        self.smallest_failed = size_of(rows)  # of the parts that did not pass as a whole
+        self.largest_passed = NONE  # of those that did
 
     def next(self) -> Sequence[Row]:
         """The rows to send next; none when the search is over."""
@@ -46,6 +47,8 @@ class Bisection:
         """The server took all that `next()` gave."""
         part = self._parts.pop()
         self.witnessed = True
+        if len(part.rows) > self.largest_passed.events:
+            self.largest_passed = size_of(part.rows)
         if part.is_left:
             self._parts[-1].guilty = self.infers
 
@@ -86,8 +89,8 @@ class Bisection:
         """What `next()` gave did not pass. A single event is then found, and done with."""
         part = self._parts.pop()
         if len(part.rows) > 1:
-            if len(part.rows) < self.smallest_failed:
-                self.smallest_failed, self.size_failed = len(part.rows), _bytes(part.rows)
+            if len(part.rows) < self.smallest_failed.events:
+                self.smallest_failed = size_of(part.rows)
             self._split(part.rows)
 
     def _split(self, rows: Sequence[Row]) -> None:
@@ -95,7 +98,3 @@ class Bisection:
         self._parts.append(_Part(rows[middle:]))
         if middle:
             self._parts.append(_Part(rows[:middle], is_left=True))
-
-
-def _bytes(rows: Sequence[Row]) -> int:
-    return sum(len(payload) for _, payload in rows)

@@ -57,6 +57,10 @@ class Failed:
     """The next request is another one and need not wait."""
     certain: bool = True
     """It is not for the sake of these events; others would fail, too."""
+    events: int = 0
+    """That were sent."""
+    whole: bool = True
+    """It was a batch as usual, and not a scout or a part of one."""
 
 
 class Courier:
@@ -89,13 +93,17 @@ class Courier:
         """Whether the server refuses everything alike, so that it is to be asked slowly."""
         return self._diagnosis.blocked
 
-    def deliver(self, after: int, *, most: int, timeout: float) -> Answered | Failed | None:
+    def deliver(
+        self, after: int, *, most: int, timeout: float, counts: bool = True
+    ) -> Answered | Failed | None:
         """One attempt, with at most `most` events behind `after`; None if there is nothing.
+
+        Not `counts`: it comes so soon after another that its failure says nothing about the events.
 
         What is accepted stays `unsettled` until `settle()`. What a wire or transport of the user's
         raises is a failure like another. Raises `QueueError` for the disk.
         """
-        chosen = self._diagnosis.choose(after, most)
+        chosen = self._diagnosis.choose(after, most, counts=counts)
         if not chosen.rows:
             return None
         try:
@@ -265,7 +273,13 @@ class Courier:
         again = following is Next.AGAIN
         certain = not again and self._diagnosis.is_certain(chosen.rows)
         return Failed(
-            error, hold=hold and certain, retry_after=retry_after, again=again, certain=certain
+            error,
+            hold=hold and certain,
+            retry_after=retry_after,
+            again=again,
+            certain=certain,
+            events=len(chosen.rows),
+            whole=not (chosen.scouting or self._diagnosis.is_searching),
         )
 
     def _found(self, position: Position, error: DeliveryError, *, status: int | None) -> Answered:

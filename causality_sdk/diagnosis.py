@@ -19,9 +19,9 @@ import math
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
-from causality_sdk.batch import BatchLimit
+from causality_sdk.batch import BatchLimit, size_of
 from causality_sdk.bisection import Bisection
-from causality_sdk.chance import Chance
+from causality_sdk.chance import RARE, Chance
 from causality_sdk.queue import Queue, Row
 from causality_sdk.scout import Scout
 from causality_sdk.suspects import Suspects
@@ -46,6 +46,8 @@ class Chosen:
 
     rows: Sequence[Row]
     scouting: bool
+    counts: bool = True
+    """A failure counts against these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class Diagnosis:
         self._bisection: Bisection | None = None  # of the batch under way
         self._left = False  # something of the batch stays behind
         self._tries = 0  # times in a row that just what is under way failed
+        self._chances = 0  # of them, those that may be chance
+        self._limited = False  # one of its failures may be for want of time
         self._misses = 0  # failures and refusals in this batch that nothing has explained yet
         self._blame: Blame | None = None  # what it failed with last; set while `_tries` is
         self._asking = False  # a scout is to tell whose fault it is
@@ -113,15 +117,15 @@ class Diagnosis:
         return self._away or self._unanswerable or not self._can_ask(rows)
 
     @property
-    def is_under_way(self) -> bool:
-        """Whether a batch was begun and is not over."""
-        return bool(self._rows)
+    def is_searching(self) -> bool:
+        """Whether parts of a batch are sent."""
+        return self._bisection is not None
 
     def holds(self, row_id: int) -> bool:
         """Whether this event belongs to the batch under way, and may pass with it."""
         return bool(self._rows) and self._rows[0][0] <= row_id <= self._rows[-1][0]
 
-    def choose(self, after: int, most: int) -> Chosen:
+    def choose(self, after: int, most: int, *, counts: bool = True) -> Chosen:
         """The rows to send, in flight from now on. No rows: there is nothing behind `after`."""
         self._unanswerable = False
         if self._asking or self.blocked:
@@ -130,7 +134,7 @@ class Diagnosis:
             if scout is not None and (self._away or question != {scout[0]}):
                 held = self._queue.hold([scout])
                 if held:
-                    return Chosen(held, scouting=True)
+                    return Chosen(held, scouting=True, counts=counts)
             self._unanswerable = True
         while self._rows:
             part = self._part()
@@ -138,7 +142,7 @@ class Diagnosis:
             if len(held) < len(part):
                 self._shrink(held)  # evicted meanwhile, or purged
             if held:
-                return Chosen(held, scouting=False)
+                return Chosen(held, scouting=False, counts=counts)
         rows = self._queue.take(
             after,
             max_events=min(most, self._limit.events),
@@ -148,7 +152,7 @@ class Diagnosis:
         if after == 0 and rows:
             self.suspects.forget_below(rows[0][0])
         self._rows, self._after = rows, after
-        return Chosen(rows, scouting=False)
+        return Chosen(rows, scouting=False, counts=counts)
 
     def _next_scout(self, question: Container[int]) -> Row | None:
         """From elsewhere, since that tells most; while the server is away mostly the head.
@@ -197,16 +201,16 @@ class Diagnosis:
         if chosen.scouting:
             return self._scouted(rows[0][0]) if accepted else NOWHERE
         if accepted:
-            self._limit.succeeded()
+            self._limit.succeeded(size_of(rows))
         if self._bisection is None:
-            if accepted and self._tries and not self._away:
-                self.chance.failed(self._tries)  # the same rows passed unchanged
+            if accepted:
+                self.chance.failed(self._chances)  # the same rows passed unchanged
             self._left = left
             return self._over()
         self._left |= left
-        if self._tries and accepted:
-            self.chance.failed(self._tries)
-            self._misses -= self._tries
+        if accepted:
+            self.chance.failed(self._chances)
+            self._misses -= self._chances
         if left:
             self._bisection.answered(witnessed=bool(accepted))
         else:
@@ -225,6 +229,7 @@ class Diagnosis:
             return Next.WAIT
         self._tries += 1
         self._misses += 1
+        self._chances += 1
         if len(rows) > 1:
             if self._tries >= self.chance.failures_that_tell(1, PART_UNLIKELY):
                 self._halve(infers=True)
@@ -240,10 +245,10 @@ class Diagnosis:
         rows = chosen.rows
         if len(rows) == 1:
             return self.refused(chosen, blame)
-        self._limit.too_large(len(rows), _bytes(rows))
+        self._limit.too_large(size_of(rows))
         if self._bisection is not None:
             self._bisection.refused()
-            self._tries = 0
+            self._tries = self._chances = 0
         else:
             self.let_go()
         return Next.AGAIN
@@ -262,19 +267,22 @@ class Diagnosis:
             self._away = self._muddled = True
             return Next.WAIT
         self._blame = blame
-        self._tries += 1
-        self._misses += 1
+        self._tries += chosen.counts
+        self._limited |= limited
+        self._misses += not limited  # what passes with time is no chance
+        self._chances += not limited
         if self._unanswerable:
             return self._nobody_to_ask(rows)
         enough = self._enough(rows, limited=limited)
         if self._tries >= enough and len(rows) > 1 and self._bisection is not None:
             self._halve(infers=False)  # a scout passed before this search began
             return Next.WAIT if limited else Next.AGAIN
-        if (self._tries >= enough or (hold and self._tries == 1)) and self._can_ask(rows):
+        soon = hold and self._tries == 1 and self.chance.rate < RARE
+        if (self._tries >= enough or soon) and self._can_ask(rows):
             self._asking, self._away, self._asked = True, False, 0
             # Whoever refuses everything says so to the scout as well, and what is in a search or
             # set aside had a pause of its own.
-            soon = hold or (self._is_doubted(rows) and not limited)
+            soon = soon or (self._is_doubted(rows) and not limited)
             return Next.AGAIN if soon else Next.WAIT
         return Next.WAIT
 
@@ -321,7 +329,7 @@ class Diagnosis:
         if self._away:
             # The server is back; what failed meanwhile is nobody's fault.
             self._away = False
-            self._tries = 0
+            self._tries = self._chances = 0
             return NOWHERE
         rows = self._part()
         if not rows:
@@ -374,14 +382,14 @@ class Diagnosis:
 
     def _behind_a_single(self) -> Position:
         self._left = True
-        self._tries = 0
+        self._tries = self._chances = 0
         if self._bisection is None:
             return self._over()
         self._bisection.refused()
         return self._bisected()
 
     def _halve(self, *, infers: bool) -> None:
-        self._tries = 0
+        self._tries = self._chances = 0
         if self._bisection is None:
             self._bisection = Bisection(self._rows, infers=infers)
             self._left = False
@@ -390,12 +398,12 @@ class Diagnosis:
 
     def _bisected(self) -> Position:
         """Where the cursor goes after a part of a bisection: nowhere before it is over."""
-        self._tries = 0
+        self._tries = self._chances = 0
         bisection = self._bisection
         if bisection is not None:
             if bisection.next():
                 return Position(self._after, self._after, left=False)
-            if not self._left and self._misses > 0:
+            if not self._left and (self._misses > 0 or self._limited):
                 self._explain(bisection)
         return self._over()
 
@@ -404,7 +412,11 @@ class Diagnosis:
         if bisection.infers or self.chance.explains(ASK_AFTER):
             self.chance.failed(self._misses)
         elif not self._muddled:
-            self._limit.too_large(bisection.smallest_failed, bisection.size_failed)
+            self._limit.too_large(
+                bisection.smallest_failed,
+                passed=bisection.largest_passed,
+                certain=not self._limited,
+            )
 
     def _over(self) -> Position:
         """The batch is over."""
@@ -418,11 +430,8 @@ class Diagnosis:
 
     def _clear(self) -> None:
         self._left = False
-        self._tries = self._misses = 0
+        self._tries = self._chances = self._misses = 0
         self._blame = None
+        self._limited = False
         self._asking = self._away = self._muddled = False
         self._scout.forget()
-
-
-def _bytes(rows: Sequence[Row]) -> int:
-    return sum(len(payload) for _, payload in rows)

@@ -216,7 +216,7 @@ class Pacer:
         self.failures += 1
         pace = self._pace
         if wait is not None:
-            delay = wait
+            delay = min(wait, pace.backoff_max)
         elif isinstance(error, TransportError):
             delay = self._offline_delay()
         elif hold and self.failures >= HOLD_AFTER:

@@ -203,10 +203,12 @@ class Steps:
     # ------------------------------------------------------------------ one batch
 
     def _deliver(self) -> None:
+        self._throttle.began(self._clock())
         result = self._courier.deliver(
             self._pacer.cursor,
             most=self._limits.max_batch_events,
             timeout=self.flushes.bounded(self._limits.timeout, self._clock()),
+            counts=not self._throttle.is_at_once,
         )
         if result is None:
             self._pacer.reached(self._queue.last_id)
@@ -217,13 +219,20 @@ class Steps:
         else:
             self._state = "offline" if _is_offline(result.error) else "blocked"
             self._failed(
-                Failure(result.error, result.hold, result.retry_after, certain=result.certain)
+                Failure(
+                    result.error,
+                    result.hold,
+                    result.retry_after,
+                    certain=result.certain,
+                    events=result.events,
+                    whole=result.whole,
+                )
             )
 
     def _answered(self, answer: Answered) -> None:
         delivered = len(answer.accepted)
         if delivered:
-            self._succeeded()
+            self._succeeded(delivered)
         self._pacer.went_through(
             self._clock(), after=answer.after, last=answer.last, left=answer.left
         )
@@ -245,18 +254,18 @@ class Steps:
         assert self.adoption is not None  # noqa: S101 - _may_adopt has looked
         progress = self.adoption.step()
         if progress.delivered:
-            self._succeeded()
+            self._succeeded(progress.delivered)
             self._outages.ended(self._clock(), self._queue.pending)
         if progress.failure is not None:
             self.last_error = progress.failure.error
             self._state = "offline" if _is_offline(progress.failure.error) else "blocked"
             self._back_off(progress.failure)
 
-    def _succeeded(self) -> None:
-        """The server accepted events."""
+    def _succeeded(self, events: int) -> None:
+        """The server accepted so many events."""
         self.failure = None
         self.last_success_ms = time.time_ns() // 1_000_000
-        self._throttle.accepted(self._clock())
+        self._throttle.accepted(self._clock(), events)
         self._pacer.succeeded()
 
     def _settle(self) -> None:
@@ -287,7 +296,9 @@ class Steps:
         asked = self._pacer.seconds_asked(failure.retry_after)
         wait = None
         if isinstance(error, ResponseError) and not (refused or failure.hold):
-            wait = self._throttle.failed(now, asked=asked)
+            wait = self._throttle.failed(
+                now, events=failure.events, whole=failure.whole, asked=asked
+            )
         elif isinstance(error, TransportError):
             self._throttle.silent()
         self._pacer.failed(now, error, hold=failure.hold, refused=refused, asked=asked, wait=wait)

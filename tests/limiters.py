@@ -155,8 +155,8 @@ class Outages(Fate):
             length = self.rng.expovariate(1 / (self.up if self._is_up else self.down))
             if not self._is_up:
                 self.down_seconds += length
-            self._edge = max(self._edge, now - 1e-9) + length if self._edge == 0 else (
-                self._edge + length
+            self._edge = (
+                max(self._edge, now - 1e-9) + length if self._edge == 0 else (self._edge + length)
             )
         return 0 if self._is_up else self.answer
 

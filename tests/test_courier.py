@@ -416,7 +416,7 @@ def test_one_event_that_is_too_large_alone_stays_without_a_witness(
         assert simulation.pending_ids() == [1]
 
 
-@pytest.mark.parametrize("phase", [too_large_above(200, status=503), too_slow_above(200)])
+@pytest.mark.parametrize("phase", [too_large_above(200, status=500), too_slow_above(200)])
 def test_a_size_that_fails_only_when_large_is_learned(
     path: Path, server: ModelServer, phase: object
 ) -> None:

@@ -97,7 +97,7 @@ def fail(
 
 
 def check_words(error: TransportError, transport: HttpTransport) -> None:
-    host = transport._endpoint.partition("://")[2]
+    host = transport.endpoint.partition("://")[2]
     assert host in str(error)
     assert "check" in str(error)  # the fix
     assert len(str(error)) < 600
