@@ -5,8 +5,9 @@ Neighbours: the sender calls `step` in between its own batches and tells when; `
 Invariant: an orphan is written to only with its lease, and removed only when it is empty and its
 counters are part of our own file.
 
-A file of another destination is left alone. At the first failure the orphan is let go: while the
-server is away nobody holds what another process could own.
+A file of another destination is left alone. While the server is away nobody holds what another
+process could own: then the orphan is let go. Where only its own events fail, it is kept, so that it
+is found out which of them it is.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from causality_sdk.schema import Destination
 LOOK_SECONDS = 30.0  # between two looks for orphans, less up to a tenth
 TROUBLES = 3  # of its disk, before an orphan is left alone
 REST_EVENTS = 100  # that the server refuses: moved over to our own queue
+PATIENCE = 20  # attempts without any progress, before an orphan is put off
 PUT_OFF_SECONDS = 600.0  # before a file that could not be drained is looked at again
 
 
@@ -114,6 +116,7 @@ class Adoption:
         self._rng = rng or random.Random()  # noqa: S311 - spreads looks, keeps no secret
         self._orphan: Orphan | None = None
         self._troubles = 0  # of its file, since it was taken
+        self._fruitless = 0  # attempts in a row that delivered nothing of it
         self._put_off: dict[Path, float] = {}  # until when a file is not looked at
         self._told: set[Path] = set()  # files whose trouble was logged
         self.due_at = clock()  # when the next step is due
@@ -122,7 +125,7 @@ class Adoption:
         """Takes an orphan, or makes one attempt with the one at hand. Does not raise for it."""
         try:
             if self._orphan is None:
-                self._orphan, self._troubles = self._take(), 0
+                self._orphan, self._troubles, self._fruitless = self._take(), 0, 0
                 if self._orphan is None:
                     inheritance.tidy(self._own, self._base)
                     self.due_at = self._clock() + LOOK_SECONDS * (1 - 0.1 * self._rng.random())
@@ -201,7 +204,9 @@ class Adoption:
         delivered = orphan.queue.snapshot()[0].acknowledged - before
         failure = orphan.drain.failure
         self.due_at = self._clock() + (wait or 0.0)
-        if failure is not None:
+        is_stuck = failure is not None or orphan.drain.state == "blocked"
+        self._fruitless = self._fruitless + 1 if is_stuck and not delivered else 0
+        if failure is not None and failure.certain:
             self.let_go()
         elif isinstance(orphan.drain.last_error, QueueError) and not delivered:
             # Once may be a repair that succeeded; the next attempt shows it.
@@ -210,9 +215,9 @@ class Adoption:
                 raise orphan.drain.last_error
         elif not orphan.queue.pending:
             self._remove(orphan)
-        elif orphan.drain.state == "blocked":
+        elif (orphan.drain.state == "blocked" and failure is None) or self._fruitless >= PATIENCE:
             # The server takes none of the rest. Among our own events it is found out whose fault
-            # that is; too many of them stay where they are.
+            # that is; too many of them stay where they are, and others have their turn.
             if orphan.queue.pending <= REST_EVENTS:
                 self._remove(orphan)
             else:

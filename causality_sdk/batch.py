@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 PATIENCE = 10  # batches at the ceiling before a larger one is tried
 MOST_PATIENCE = 320
-STRIKES = 2  # lessons that may be wrong, with no such batch accepted in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +43,7 @@ class BatchLimit:
         self._at_ceiling = 0  # batches since the ceiling was set
         self._patience = PATIENCE
         self._is_trial = False  # the ceiling was raised, and has not stood the test yet
-        self._strikes = 0
-        self._struck = 0  # events of the batch that the last strike was for
+        self._kept: Size | None = None  # the ceiling before an attempt to find the size began
         self._events = self._start
 
     @property
@@ -61,8 +59,7 @@ class BatchLimit:
     def succeeded(self, size: Size) -> None:
         """The server took a batch of that size."""
         self._events = min(self._events * 2, self._most.events)
-        if size.events >= self._struck:
-            self._strikes = 0
+        self._kept = None  # found
         if self._ceiling == self._most:
             return
         self._proven = Size(
@@ -83,18 +80,22 @@ class BatchLimit:
         """Nothing could be sent: there was no connection."""
         self._events = self._start
 
-    def too_large(self, size: Size, *, passed: Size = NONE, certain: bool = True) -> None:
-        """A batch of that size is too large; a part of it of the size `passed` is not.
+    def try_less(self, size: Size) -> None:
+        """A batch of that size did not pass: maybe half of it does."""
+        if self._kept is None:
+            self._kept = self._ceiling
+        self.too_large(size)
 
-        Not `certain`: it may as well have been that too little time had passed.
-        """
+    def restore(self) -> None:
+        """It was not the size that they did not pass for."""
+        if self._kept is not None:
+            self._ceiling, self._kept = self._kept, None
+            self._events = self._ceiling.events
+
+    def too_large(self, size: Size, *, passed: Size = NONE) -> None:
+        """A batch of that size is too large; a part of it of the size `passed` is not."""
         if size.events <= 1:
             return
-        if not certain:
-            self._strikes += 1
-            self._struck = size.events
-            if self._strikes < STRIKES:
-                return
         if self._is_trial:
             self._patience = min(self._patience * 4, MOST_PATIENCE)
         good = self._proven if self._proven.events < size.events else NONE
@@ -104,7 +105,7 @@ class BatchLimit:
         )
         self._proven = good
         self._events = self._ceiling.events
-        self._at_ceiling = self._strikes = 0
+        self._at_ceiling = 0
         self._is_trial = False
 
 

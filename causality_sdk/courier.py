@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from causality_sdk.batch import BatchLimit
+from causality_sdk.chance import Chance
 from causality_sdk.dead_letters import bury
 from causality_sdk.delivery import Outcome, judge
 from causality_sdk.diagnosis import Blame, Chosen, Diagnosis, Next, Position
@@ -73,12 +74,14 @@ class Courier:
         make_transport: Callable[[], Transport],
         limit: BatchLimit,
         log: Log,
+        chance: Chance | None = None,
     ) -> None:
+        """All couriers to one server share `limit` and `chance`, what was learned about it."""
         self._queue = queue
         self._wire = wire
         self._make_transport = make_transport
         self._log = log
-        self._diagnosis = Diagnosis(queue, limit)
+        self._diagnosis = Diagnosis(queue, limit, chance)
         self._transport: Transport | None = None  # made by the first attempt: it loads requests
         self._offline = False  # the last attempt had no answer
         self._unsettled: Sequence[Row] = ()  # acknowledged, but the disk did not take the removal

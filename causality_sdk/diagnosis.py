@@ -78,10 +78,10 @@ NOWHERE = Position(-1, -1, left=False)
 class Diagnosis:
     """Of one queue and one destination."""
 
-    def __init__(self, queue: Queue, limit: BatchLimit) -> None:
+    def __init__(self, queue: Queue, limit: BatchLimit, chance: Chance | None = None) -> None:
         self._queue = queue
         self._limit = limit
-        self.chance = Chance()
+        self.chance = Chance() if chance is None else chance
         self.suspects = Suspects(self.chance)
         self._scout = Scout(queue, self.suspects)
         self._rows: Sequence[Row] = ()  # of the batch under way
@@ -90,12 +90,15 @@ class Diagnosis:
         self._left = False  # something of the batch stays behind
         self._tries = 0  # times in a row that just what is under way failed
         self._chances = 0  # of them, those that may be chance
-        self._limited = False  # one of its failures may be for want of time
+        self._limited = False  # its last failure was for want of time, maybe
         self._misses = 0  # failures and refusals in this batch that nothing has explained yet
         self._blame: Blame | None = None  # what it failed with last; set while `_tries` is
         self._asking = False  # a scout is to tell whose fault it is
         self._away = False  # a scout was asked and did not pass
-        self._asked = 0  # scouts since then
+        self._asked = 0  # scouts since it was asked
+        self._elsewhere_at = 0  # which of each few scouts is not the head of the batch
+        self._elsewhere_failed = False  # one that was not did not pass
+        self._is_head = False  # the last scout was
         self._muddled = False  # the same, at any time since this batch began
         self._unanswerable = False  # there is nobody to ask
         self._fruitless = 0  # requests refused since one was accepted
@@ -114,7 +117,7 @@ class Diagnosis:
 
     def is_certain(self, rows: Sequence[Row]) -> bool:
         """Whether a failure of these is everybody's: no scout passed, or there is none."""
-        return self._away or self._unanswerable or not self._can_ask(rows)
+        return self._elsewhere_failed or self._unanswerable or not self._can_ask(rows)
 
     @property
     def is_searching(self) -> bool:
@@ -131,7 +134,7 @@ class Diagnosis:
         if self._asking or self.blocked:
             question = {row_id for row_id, _ in self._part()}
             scout = self._next_scout(question)
-            if scout is not None and (self._away or question != {scout[0]}):
+            if scout is not None and (self._is_head or question != {scout[0]}):
                 held = self._queue.hold([scout])
                 if held:
                     return Chosen(held, scouting=True, counts=counts)
@@ -155,16 +158,15 @@ class Diagnosis:
         return Chosen(rows, scouting=False, counts=counts)
 
     def _next_scout(self, question: Container[int]) -> Row | None:
-        """From elsewhere, since that tells most; while the server is away mostly the head.
+        """The head of the batch, or one from elsewhere; the head goes more often.
 
-        When the server is back, the head goes first, so that order is kept: whether it is to blame
-        itself need only be asked now and then.
+        A head that passes keeps the order, also when a server is back after an outage. One that
+        does not pass, where the next from elsewhere does, is the one to blame.
         """
-        if self._away:
-            self._asked += 1
-            if self._asked % ELSEWHERE and self._part():
-                return self._part()[0]
-        return self._scout.choose(question)
+        turn, self._asked = self._asked, self._asked + 1
+        part = self._part()
+        self._is_head = turn % ELSEWHERE != self._elsewhere_at and bool(part)
+        return part[0] if self._is_head else self._scout.choose(question)
 
     def _part(self) -> Sequence[Row]:
         return self._rows if self._bisection is None else self._bisection.next()
@@ -205,7 +207,7 @@ class Diagnosis:
         if self._bisection is None:
             if accepted:
                 self.chance.failed(self._chances)  # the same rows passed unchanged
-            self._left = left
+            self._left |= left
             return self._over()
         self._left |= left
         if accepted:
@@ -265,10 +267,11 @@ class Diagnosis:
         if chosen.scouting:
             self._scout.failed(rows[0][0])
             self._away = self._muddled = True
+            self._elsewhere_failed |= not self._is_head
             return Next.WAIT
         self._blame = blame
         self._tries += chosen.counts
-        self._limited |= limited
+        self._limited = limited
         self._misses += not limited  # what passes with time is no chance
         self._chances += not limited
         if self._unanswerable:
@@ -279,7 +282,9 @@ class Diagnosis:
             return Next.WAIT if limited else Next.AGAIN
         soon = hold and self._tries == 1 and self.chance.rate < RARE
         if (self._tries >= enough or soon) and self._can_ask(rows):
-            self._asking, self._away, self._asked = True, False, 0
+            self._asking, self._away, self._elsewhere_failed, self._asked = True, False, False, 0
+            # Whoever refuses everything need not be asked twice; and one event is its own head.
+            self._elsewhere_at = 0 if hold or len(rows) == 1 else 1
             # Whoever refuses everything says so to the scout as well, and what is in a search or
             # set aside had a pause of its own.
             soon = soon or (self._is_doubted(rows) and not limited)
@@ -327,7 +332,9 @@ class Diagnosis:
         elif self.holds(row_id):
             self._rows = [row for row in self._rows if row[0] != row_id]
         if self._away:
-            # The server is back; what failed meanwhile is nobody's fault.
+            if not self._elsewhere_failed and not self._is_head:
+                self._blame_head()
+            # Else the server is back, and what failed meanwhile is nobody's fault.
             self._away = False
             self._tries = self._chances = 0
             return NOWHERE
@@ -337,14 +344,36 @@ class Diagnosis:
         if self._tries < self._enough(rows) or self._blame is None:
             return NOWHERE  # it is not everything that fails; try again
         if len(rows) > 1:
-            self._halve(infers=False)
+            if self._limited and self._bisection is None:
+                # A limit in events or bytes lets a smaller one through. What is in it is no reason
+                # to send all of it in parts.
+                self._limit.try_less(size_of(rows))
+                self.let_go()
+            else:
+                self._halve(infers=False)
             return NOWHERE
-        blame = self._blame
-        times = self.suspects.attempts(rows[0][0]) + self._tries
-        words = f"{blame.said}, and others passed, {times} times"
-        words += f": {blame.words}" if blame.words else ""
-        self.suspects.isolate(rows[0][0])
-        return self._set_aside(rows[0][0], Blame(blame.status, words, blame.said), witnessed=True)
+        self._limit.restore()
+        row_id, blame = rows[0][0], self._blame
+        words = self._words(row_id, self._tries)
+        return self._set_aside(row_id, Blame(blame.status, words, blame.said), witnessed=True)
+
+    def _blame_head(self) -> None:
+        """The head failed as a scout, and the next scout passed."""
+        if self._blame is None or self._bisection is not None or len(self._rows) < 2:
+            return
+        row_id = self._rows[0][0]
+        self.suspects.refused(
+            row_id, status=self._blame.status, words=self._words(row_id, 1), witnessed=True
+        )
+        self.suspects.isolate(row_id)
+        self._rows = self._rows[1:]
+        self._left = True
+
+    def _words(self, row_id: int, times: int) -> str:
+        assert self._blame is not None  # noqa: S101 - what failed() has set
+        times += self.suspects.attempts(row_id)
+        words = f"{self._blame.said}, and others passed, {times} times"
+        return f"{words}: {self._blame.words}" if self._blame.words else words
 
     def _nobody_to_ask(self, rows: Sequence[Row]) -> Position | Next:
         """All else that is queued is suspect, too."""
@@ -392,7 +421,6 @@ class Diagnosis:
         self._tries = self._chances = 0
         if self._bisection is None:
             self._bisection = Bisection(self._rows, infers=infers)
-            self._left = False
         else:
             self._bisection.refused()
 
@@ -403,7 +431,7 @@ class Diagnosis:
         if bisection is not None:
             if bisection.next():
                 return Position(self._after, self._after, left=False)
-            if not self._left and (self._misses > 0 or self._limited):
+            if not self._left and self._misses > 0:
                 self._explain(bisection)
         return self._over()
 
@@ -412,11 +440,7 @@ class Diagnosis:
         if bisection.infers or self.chance.explains(ASK_AFTER):
             self.chance.failed(self._misses)
         elif not self._muddled:
-            self._limit.too_large(
-                bisection.smallest_failed,
-                passed=bisection.largest_passed,
-                certain=not self._limited,
-            )
+            self._limit.too_large(bisection.smallest_failed, passed=bisection.largest_passed)
 
     def _over(self) -> Position:
         """The batch is over."""
@@ -433,5 +457,5 @@ class Diagnosis:
         self._tries = self._chances = self._misses = 0
         self._blame = None
         self._limited = False
-        self._asking = self._away = self._muddled = False
+        self._asking = self._away = self._muddled = self._elsewhere_failed = False
         self._scout.forget()

@@ -51,7 +51,7 @@ class Pacer:
         self.cursor = 0  # events up to here were tried; those still queued are set aside
         self._target = backlog  # send without waiting for a trigger up to this id
         self._due: float | None = None  # when the interval of the waiting events is over
-        self._lingers_until = -math.inf  # before that, batch_size events are too few
+        self.lingers_until = -math.inf  # before that, batch_size events are too few
         self._retry_at = -math.inf  # no attempt before
         self._flush_retry_at = -math.inf  # the same, while a flush is waiting
         self._asked_until = -math.inf  # what the last Retry-After said
@@ -91,7 +91,7 @@ class Pacer:
             return True
         if fresh >= self._enough(now) or (self._due is not None and now >= self._due):
             self._target = last_id
-            self._lingers_until = now + LINGER
+            self.lingers_until = now + LINGER
             return True
         self._start_timer(now, last_id, pending)
         return False
@@ -119,7 +119,7 @@ class Pacer:
             if self.cursor < self._target or fresh >= self._pace.max_batch_events:
                 due = -math.inf
             elif fresh >= self._pace.batch_size:
-                due = min(due, self._lingers_until)
+                due = min(due, self.lingers_until)
             times.append(max(due, self._gate(last_id)))
         return min(times) if times else None
 
@@ -135,7 +135,7 @@ class Pacer:
         event, here and at the server, as Nagle found of small packets (RFC 896).
         """
         pace = self._pace
-        if now < self._lingers_until:
+        if now < self.lingers_until:
             return max(pace.batch_size, pace.max_batch_events)
         return pace.batch_size
 

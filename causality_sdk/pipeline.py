@@ -16,6 +16,7 @@ from collections.abc import Callable
 from causality_sdk.adoption import Adoption
 from causality_sdk.batch import BatchLimit
 from causality_sdk.buffer import Buffer
+from causality_sdk.chance import Chance
 from causality_sdk.config import Config
 from causality_sdk.courier import Courier
 from causality_sdk.forking import leak
@@ -55,7 +56,10 @@ class Pipeline:
         buffer.attach(queue.append_many, lambda: queue.is_entered_here)
         self._config = config
         self._wire = wire
+        # What is learned of the server, by whichever sender.
         self._throttle = Throttle()
+        self._limit = BatchLimit(config.batch_size, config.max_batch_events, config.max_batch_bytes)
+        self._chance = Chance()
         self._forked = forked
         self._made: Transport | None = None  # by the first attempt: it loads requests
         self.sender = self._sender(self.queue, hooks, buffer)
@@ -89,8 +93,9 @@ class Pipeline:
                     queue,
                     self._wire,
                     self._transport,
-                    BatchLimit(config.batch_size, config.max_batch_events, config.max_batch_bytes),
+                    self._limit,
                     hooks.log,
+                    self._chance,
                 ),
                 limits=Limits(config.max_batch_events, config.timeout),
                 pacer=Pacer(make_pace(config), backlog=queue.last_id),

@@ -27,6 +27,7 @@ from causality_sdk.throttle import Throttle
 from causality_sdk.turn import Turn
 from causality_sdk.wakeup import Wakeup
 
+BUFFER_PAUSE = 1.0  # seconds before a disk that did not take the buffer is tried again
 SMALL_QUEUE = 1000  # events; a longer backlog will need its free pages soon
 
 
@@ -80,6 +81,7 @@ class Steps:
         self.adoption: Adoption | None = None  # set once, before the start
         self.mender: Mender | None = None  # the same
         self._adopts_next = False  # own batches and those of orphans take turns
+        self._buffer_at = -math.inf  # when the buffer is tried again, after the disk refused it
         self._disk_logged = False  # one line for a failing disk, until it works again
         self.flushes = Flushes()  # any thread adds, the sender completes
         self.wake_at = 1  # written by the sender: the id whose commit must wake it
@@ -107,8 +109,8 @@ class Steps:
             return self._step_locked()
 
     def _step_locked(self) -> float | None:
+        self._upkeep()
         try:
-            self._housekeeping()
             if self._courier.unsettled:
                 self._settle()
             if self.flushes.take_added():
@@ -163,8 +165,10 @@ class Steps:
         due = self._pacer.due_at(last_id, self._queue.pending, self.flushes.target)
         if due is not None:
             due = max(due, self._throttle.ready_at())
-        if self._courier.unsettled or self._buffer.waiting:
+        if self._courier.unsettled:
             due = self._pacer.retry_at  # the disk is tried again, whatever else there is to do
+        if self._buffer.waiting:
+            due = self._buffer_at if due is None else min(due, self._buffer_at)
         if self._pacer.failures == 0 and (due is None or due > now):
             self._state = "idle"
         sync_at = self._queue.wal.due_at()
@@ -173,28 +177,58 @@ class Steps:
         else:
             self.wake_at = self._pacer.wake_at(now)
         mend_at = None if self.mender is None else self.mender.due_at
-        times = [at for at in (due, sync_at, mend_at, self._adoption_due_at()) if at is not None]
+        # Until then fewer events than batch_size wake nobody; from then on they do.
+        lingers_until = self._pacer.lingers_until if self._pacer.lingers_until > now else None
+        dates = (due, sync_at, mend_at, lingers_until, self._adoption_due_at())
+        times = [at for at in dates if at is not None]
         soonest = min(times)
         return None if soonest == math.inf else max(0.0, soonest - now)
 
-    def _housekeeping(self) -> None:
-        self._mend()
+    def _upkeep(self) -> None:
+        """Keeps file and log fit. What fails is tried again, and delivery goes on meanwhile.
+
+        It is often delivery that makes the room in which this can be done.
+        """
+        for job in (self._mend, self._tell_losses, self._write_buffer, self._sync):
+            try:
+                job()
+            except QueueError as error:
+                self._upkeep_failed(error)
+            except BaseException as error:
+                if not self._log.swallows(error):
+                    raise
+                self._log.error("causality: upkeep of the queue failed; it goes on", cause=error)
+                self._upkeep_failed(QueueError(str(as_exception(error))))
+
+    def _tell_losses(self) -> None:
         self._hooks.report_lost(self._lost())
         trouble, self._queue.log_trouble = self._queue.log_trouble, None
         if trouble is not None:
             raise trouble
-        if self._buffer.waiting and self._clock() >= self._pacer.retry_at:
-            if not self._buffer.write():
-                self._pacer.disk_failed(self._clock())
-            elif not self._courier.unsettled:
-                self._disk_logged = False
-        if self._queue.wal.is_due(sender=True):
-            self._queue.checkpoint()
-            while self._queue.pending < SMALL_QUEUE and self._queue.vacuum_step():
-                if self._wake.is_set():
-                    break
-            if not self._courier.unsettled:
-                self._disk_logged = False
+
+    def _write_buffer(self) -> None:
+        if not self._buffer.waiting or self._clock() < self._buffer_at:
+            return
+        if not self._buffer.write():
+            self._buffer_at = self._clock() + BUFFER_PAUSE
+        elif not self._courier.unsettled:
+            self._disk_logged = False
+
+    def _sync(self) -> None:
+        if not self._queue.wal.is_due(sender=True):
+            return
+        self._queue.checkpoint()
+        while self._queue.pending < SMALL_QUEUE and self._queue.vacuum_step():
+            if self._wake.is_set():
+                break
+        if not self._courier.unsettled:
+            self._disk_logged = False
+
+    def _upkeep_failed(self, error: QueueError) -> None:
+        if self.mender is not None and self._queue.damage is not None:
+            self._file_trouble(error)
+        else:
+            self._tell_disk_trouble(error)
 
     def _lost(self) -> dict[str, int]:
         """Events that left undelivered, by reason, since the queue file was made."""
@@ -257,9 +291,11 @@ class Steps:
             self._succeeded(progress.delivered)
             self._outages.ended(self._clock(), self._queue.pending)
         if progress.failure is not None:
+            # It has a pace of its own. Our own events are not its, and find out for themselves.
             self.last_error = progress.failure.error
             self._state = "offline" if _is_offline(progress.failure.error) else "blocked"
-            self._back_off(progress.failure)
+            if progress.failure.certain:
+                self._outages.failed(self._clock(), progress.failure.error, self._queue.pending)
 
     def _succeeded(self, events: int) -> None:
         """The server accepted so many events."""
@@ -334,12 +370,15 @@ class Steps:
 
     def _disk_trouble(self, error: QueueError) -> None:
         self._pacer.disk_failed(self._clock())
+        self._tell_disk_trouble(error)
+        self.flushes.failed(error)
+
+    def _tell_disk_trouble(self, error: QueueError) -> None:
         self.last_error = error
         if not self._disk_logged:
             self._disk_logged = True
             self._log.error("causality: %s", error)
         self._hooks.error(error)
-        self.flushes.failed(error)
 
 
 def as_exception(error: BaseException) -> Exception:

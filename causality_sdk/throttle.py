@@ -19,6 +19,7 @@ import math
 
 SHORT = 4.0  # seconds; what takes longer is a limit only if it comes again
 STEADY = 10  # requests that passed at a distance, before a shorter one is tried
+MOST_STEADY = 80  # the same, where that never went well
 PATIENT = 4  # times as many, where a failure costs the seconds that the server asks for
 STEP = 0.1  # by this part shorter; by twice as much each time that it passes, half if not
 LEAST_STEP = 0.03
@@ -46,6 +47,7 @@ class Throttle:
         self._is_search = (
             False  # the distance lies between one that was enough and one that was not
         )
+        self._patience = STEADY  # of them, before a shorter one is tried again
         self._steady = 0  # requests that passed since one at a shorter distance did not
         self._accepted_at: float | None = None
         self._base = -math.inf  # what distances are measured from
@@ -199,7 +201,10 @@ class Throttle:
         """A request failed at a distance that is shorter than any that was enough."""
         self._too_short = gap
         self._step /= 2
-        self._is_search = self._is_search and self._step > LEAST_STEP
+        if self._is_search:
+            self._is_search = self._step > LEAST_STEP
+        else:
+            self._patience = min(self._patience * 2, MOST_STEADY)
         self.distance = self._enough
         self._steady = 0
 
@@ -209,13 +214,13 @@ class Throttle:
             self._enough = self.distance
             if not self._is_search:
                 self._step = min(MOST_STEP, self._step * 1.5)
+                self._patience = STEADY
         else:
             self._steady += 1
             if not self._is_search:
-                if self._steady < STEADY * (PATIENT if self._was_asked else 1):
+                if self._steady < self._patience * (PATIENT if self._was_asked else 1):
                     return
                 self._step = STEP
-        self._steady = STEADY  # go on while it goes well
         shorter = self._enough * (1.0 - self._step)
         if shorter < SHORTEST:
             self._set_distance(0.0)
