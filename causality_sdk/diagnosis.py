@@ -361,6 +361,10 @@ class Diagnosis:
         """The head failed as a scout, and the next scout passed."""
         if self._blame is None or self._bisection is not None or len(self._rows) < 2:
             return
+        if self._limited:  # it may only have come too soon
+            self._limit.try_less(size_of(self._rows))
+            self.let_go()
+            return
         row_id = self._rows[0][0]
         self.suspects.refused(
             row_id, status=self._blame.status, words=self._words(row_id, 1), witnessed=True

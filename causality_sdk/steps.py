@@ -81,6 +81,7 @@ class Steps:
         self.adoption: Adoption | None = None  # set once, before the start
         self.mender: Mender | None = None  # the same
         self._adopts_next = False  # own batches and those of orphans take turns
+        self._orphan_fails = False  # the last attempt with one did
         self._buffer_at = -math.inf  # when the buffer is tried again, after the disk refused it
         self._disk_logged = False  # one line for a failing disk, until it works again
         self.flushes = Flushes()  # any thread adds, the sender completes
@@ -169,7 +170,8 @@ class Steps:
             due = self._pacer.retry_at  # the disk is tried again, whatever else there is to do
         if self._buffer.waiting:
             due = self._buffer_at if due is None else min(due, self._buffer_at)
-        if self._pacer.failures == 0 and (due is None or due > now):
+        is_well = self._pacer.failures == 0 and not self._orphan_fails
+        if is_well and (due is None or due > now):
             self._state = "idle"
         sync_at = self._queue.wal.due_at()
         if sync_at is None or due is None:
@@ -190,15 +192,18 @@ class Steps:
         It is often delivery that makes the room in which this can be done.
         """
         for job in (self._mend, self._tell_losses, self._write_buffer, self._sync):
-            try:
-                job()
-            except QueueError as error:
-                self._upkeep_failed(error)
-            except BaseException as error:
-                if not self._log.swallows(error):
-                    raise
-                self._log.error("causality: upkeep of the queue failed; it goes on", cause=error)
-                self._upkeep_failed(QueueError(str(as_exception(error))))
+            self._try_upkeep(job)
+
+    def _try_upkeep(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except QueueError as error:
+            self._upkeep_failed(error)
+        except BaseException as error:
+            if not self._log.swallows(error):
+                raise
+            self._log.error("causality: upkeep of the queue failed; it goes on", cause=error)
+            self._upkeep_failed(QueueError(str(as_exception(error))))
 
     def _tell_losses(self) -> None:
         self._hooks.report_lost(self._lost())
@@ -290,6 +295,7 @@ class Steps:
         if progress.delivered:
             self._succeeded(progress.delivered)
             self._outages.ended(self._clock(), self._queue.pending)
+        self._orphan_fails = progress.failure is not None
         if progress.failure is not None:
             # It has a pace of its own. Our own events are not its, and find out for themselves.
             self.last_error = progress.failure.error
@@ -299,6 +305,7 @@ class Steps:
 
     def _succeeded(self, events: int) -> None:
         """The server accepted so many events."""
+        self._orphan_fails = False
         self.failure = None
         self.last_success_ms = time.time_ns() // 1_000_000
         self._throttle.accepted(self._clock(), events)

@@ -7,8 +7,8 @@ An outage is the business of the backoff. What is here is for failures in betwee
 which there are two kinds. *Time*: a limit, in requests, events or bytes, lets the next one through
 once enough time has passed; so requests are spaced, by a distance that is searched for between one
 that was too short and one that was enough. *Chance*: one replica of several is broken, and the very
-next request may pass; so it goes at once. Which of them it is, an attempt made at once finds out,
-and now and then another one, since it may change.
+next request may pass; so it goes at once. Time is assumed first. A failure at a distance that was
+enough before speaks for chance, and an attempt made at once finds out.
 
 A batch stays as large as it is: neither kind says anything about its size.
 """
@@ -28,7 +28,6 @@ CLOSE = 0.999  # as good as the distance that was enough
 SHORTEST = 0.001  # seconds between two requests; below it there is no pace
 LONGEST = 60.0  # seconds between two requests; whoever allows fewer is asked by the backoff
 FLAP_SECONDS = 300.0  # a failure is one of several within that time
-EXPERIMENT = 16  # failures after which it is tried again whether it is chance
 LITTLE = 4  # failures in a row, before the distance is doubled instead of raised by a quarter
 MANY = 15  # the same where it is chance
 IMMEDIATE = 5  # failures in a row that are followed at once, where it is chance
@@ -66,7 +65,6 @@ class Throttle:
         self._at_once = False  # the attempt under way is one that did not wait
         self._won = 0.0  # of those, how many passed
         self._tried = 0.0
-        self._experiment = 0  # failures since the last of them
 
     def ready_at(self) -> float:
         """The time before which no request may go."""
@@ -74,7 +72,7 @@ class Throttle:
 
     @property
     def _is_chance(self) -> bool:
-        return (self._won + 1.0) / (self._tried + 2.0) >= CHANCE
+        return self._won >= 1.0 and (self._won + 1.0) / (self._tried + 2.0) >= CHANCE
 
     @property
     def is_at_once(self) -> bool:
@@ -142,7 +140,7 @@ class Throttle:
         if not self.distance and not self._flaps:
             return None
         # What was enough before; if it is not any more, a little longer each time, then twice.
-        little = MANY if self._is_chance and self._won >= 1 else LITTLE
+        little = MANY if self._is_chance else LITTLE
         longer = gap * (0.25 if self._run <= little else 1.0)
         at = self._began + (self._enough - gap if self._enough * CLOSE > gap else longer)
         return max(at - now, 0.01)
@@ -155,14 +153,8 @@ class Throttle:
     def _may_try_at_once(self, *, surprised: bool) -> bool:
         """Whether not to wait. `surprised`: it had waited long enough, as far as was known."""
         if self._run > 1:
-            return self._is_chance and self._tried > 0 and self._run <= IMMEDIATE
-        self._experiment += 1
-        likely = self._is_chance and not self.distance
-        often = 1 + min(EXPERIMENT, 2 * int(self._tried))  # soon at first, when nothing is known
-        if surprised or likely or self._experiment >= often:
-            self._experiment = 0
-            return True
-        return False
+            return self._is_chance and self._run <= IMMEDIATE
+        return surprised or (self._is_chance and not self.distance)
 
     def silent(self) -> None:
         """There was no answer: an outage, whose length says nothing about a pace."""
@@ -174,7 +166,7 @@ class Throttle:
         is_asked, self._is_asked = self._is_asked, False
         if self._accepted_at is None or is_outage or (is_asked and self.distance):
             return
-        if self._is_chance and self._won >= 1 and not self.distance:
+        if self._is_chance and not self.distance:
             return  # that it passed in the end is chance, too
         enough = self._began - self._base
         if self._episode_at is not None and self._since_failure > 1:
