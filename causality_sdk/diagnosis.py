@@ -28,6 +28,7 @@ from causality_sdk.suspects import Suspects
 
 FRUITLESS = 3  # requests refused in a row, and nothing accepted, before the server is suspected
 ASK_AFTER = 3  # failures of the same rows, before it is asked whose fault that is
+LIMITED_ALONE = 6  # failures of one event with 429 or 503, which pass with time as a rule
 TWICE = 2  # refusals of an event alone that count as one: the first may have been chance
 ELSEWHERE = 4  # scouts while the server is away, of which one is not the head of the batch
 PART_UNLIKELY = 0.02  # a part of a bisection fails by chance; what follows can be mended
@@ -351,6 +352,8 @@ class Diagnosis:
                 self.let_go()
             else:
                 self._halve(infers=False)
+            return NOWHERE
+        if self._limited and self._tries < LIMITED_ALONE:
             return NOWHERE
         self._limit.restore()
         row_id, blame = rows[0][0], self._blame

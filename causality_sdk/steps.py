@@ -27,6 +27,9 @@ from causality_sdk.throttle import Throttle
 from causality_sdk.turn import Turn
 from causality_sdk.wakeup import Wakeup
 
+IDLE_STEPS = 3  # in a row, that were due and did nothing: an event may just have come
+IDLE_PAUSE = 0.001  # seconds, doubled each time
+IDLE_MOST = 1.0
 BUFFER_PAUSE = 1.0  # seconds before a disk that did not take the buffer is tried again
 SMALL_QUEUE = 1000  # events; a longer backlog will need its free pages soon
 
@@ -81,6 +84,8 @@ class Steps:
         self.adoption: Adoption | None = None  # set once, before the start
         self.mender: Mender | None = None  # the same
         self._adopts_next = False  # own batches and those of orphans take turns
+        self._worked = False  # this step did something
+        self._idle = 0  # steps in a row that were due and did nothing
         self._orphan_fails = False  # the last attempt with one did
         self._buffer_at = -math.inf  # when the buffer is tried again, after the disk refused it
         self._disk_logged = False  # one line for a failing disk, until it works again
@@ -110,14 +115,16 @@ class Steps:
             return self._step_locked()
 
     def _step_locked(self) -> float | None:
-        self._upkeep()
         try:
+            self._mend()
+            self._upkeep()
             if self._courier.unsettled:
                 self._settle()
             if self.flushes.take_added():
                 self._pacer.flush_began()
             tried = self._may_send()
             adopts = self._may_adopt(self._clock()) and (self._adopts_next or not tried)
+            self._worked |= adopts or tried
             if adopts:
                 self._adopts_next = tried = False
                 self._adopt()
@@ -184,14 +191,28 @@ class Steps:
         dates = (due, sync_at, mend_at, lingers_until, self._adoption_due_at())
         times = [at for at in dates if at is not None]
         soonest = min(times)
-        return None if soonest == math.inf else max(0.0, soonest - now)
+        return None if soonest == math.inf else self._unless_idle(max(0.0, soonest - now))
+
+    def _unless_idle(self, wait: float) -> float:
+        """`wait`, but longer and longer where steps are due and do nothing.
+
+        There should be no such state; whatever it waits for, the processor is not to pay for it.
+        """
+        worked, self._worked = self._worked, False
+        if worked or wait > 0:
+            self._idle = 0
+            return wait
+        self._idle += 1
+        if self._idle <= IDLE_STEPS:
+            return wait
+        return min(IDLE_PAUSE * 2.0 ** min(self._idle - IDLE_STEPS, 16), IDLE_MOST)
 
     def _upkeep(self) -> None:
         """Keeps file and log fit. What fails is tried again, and delivery goes on meanwhile.
 
         It is often delivery that makes the room in which this can be done.
         """
-        for job in (self._mend, self._tell_losses, self._write_buffer, self._sync):
+        for job in (self._tell_losses, self._write_buffer, self._sync):
             self._try_upkeep(job)
 
     def _try_upkeep(self, job: Callable[[], None]) -> None:
@@ -214,6 +235,7 @@ class Steps:
     def _write_buffer(self) -> None:
         if not self._buffer.waiting or self._clock() < self._buffer_at:
             return
+        self._worked = True
         if not self._buffer.write():
             self._buffer_at = self._clock() + BUFFER_PAUSE
         elif not self._courier.unsettled:
@@ -222,6 +244,7 @@ class Steps:
     def _sync(self) -> None:
         if not self._queue.wal.is_due(sender=True):
             return
+        self._worked = True
         self._queue.checkpoint()
         while self._queue.pending < SMALL_QUEUE and self._queue.vacuum_step():
             if self._wake.is_set():
@@ -297,11 +320,11 @@ class Steps:
             self._outages.ended(self._clock(), self._queue.pending)
         self._orphan_fails = progress.failure is not None
         if progress.failure is not None:
-            # It has a pace of its own. Our own events are not its, and find out for themselves.
             self.last_error = progress.failure.error
             self._state = "offline" if _is_offline(progress.failure.error) else "blocked"
             if progress.failure.certain:
-                self._outages.failed(self._clock(), progress.failure.error, self._queue.pending)
+                self._back_off(progress.failure)
+            # Else it is for the sake of its events. It has a pace of its own, and ours do not wait.
 
     def _succeeded(self, events: int) -> None:
         """The server accepted so many events."""
@@ -312,6 +335,7 @@ class Steps:
         self._pacer.succeeded()
 
     def _settle(self) -> None:
+        self._worked = True
         buried = self._courier.settle()
         if buried:
             self.flushes.count(buried=buried)
@@ -377,6 +401,7 @@ class Steps:
 
     def _disk_trouble(self, error: QueueError) -> None:
         self._pacer.disk_failed(self._clock())
+        self._buffer_at = self._clock() + BUFFER_PAUSE
         self._tell_disk_trouble(error)
         self.flushes.failed(error)
 

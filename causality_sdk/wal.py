@@ -117,7 +117,8 @@ class Wal:
             return False
         size, seconds = (SENDER_BYTES, SENDER_SECONDS) if sender else (TRACK_BYTES, TRACK_SECONDS)
         now = self._clock()
-        return (self.written >= size or now - since >= seconds) and now >= self._hold_until
+        # The very sum of due_at(): a difference may be less by a rounding, and it would spin.
+        return (self.written >= size or now >= since + seconds) and now >= self._hold_until
 
     def is_full(self, cost: int) -> bool:
         """Whether the log must start over before a commit of `cost` bytes; no while it cannot."""
