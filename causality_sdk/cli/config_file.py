@@ -6,17 +6,12 @@ a value, which may be the api key.
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from causality_sdk.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 def default_path() -> Path:
