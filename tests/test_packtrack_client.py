@@ -683,7 +683,14 @@ class TestConfig:
             ({"on_attempt": 1}, "on_attempt must be callable"),
             ({"session": 1}, "session must have a method request()"),
             ({"headers": {"a b": "c"}}, "not an HTTP token"),
-            ({"retrys": 1}, "retrys is not an option; the options are api_key"),
+            ({"colour": 1}, "colour is not an option; the options are api_key"),
+            ({"retrys": 1}, "retrys is not an option; did you mean retries?"),
+            ({"endpoint": "http://x"}, "endpoint is not an option; here it is base_url"),
+            ({"write_key": "k"}, "write_key is not an option; here it is api_key"),
+            ({"host": "h"}, "host is not an option; here it is base_url"),
+            ({"max_queue_size": 1}, "max_queue_size is not an option; here it is queue_capacity"),
+            ({"base_url": "http://h/api/ingest"}, "base_url must be the base URL"),
+            ({"verify": "/nope.pem"}, "verify cannot be read, got '/nope.pem'"),
         ],
     )
     def test_a_wrong_option_is_named_with_its_value(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from causality_sdk.errors import ConfigError
+from causality_sdk.option_names import refuse_unknown
 
 
 def default_path() -> Path:
@@ -43,9 +44,7 @@ def read(path: Path, *, must_exist: bool) -> dict[str, Any]:
 
 def check(path: Path, found: dict[str, Any], names: Collection[str]) -> None:
     """Raises `ConfigError` for a key that is no option: a typing error would go unnoticed."""
-    for name in found:
-        if name not in names:
-            raise ConfigError(
-                f"config file {path}: {name} is not an option; the options are"
-                f" {', '.join(sorted(names))}"
-            )
+    try:
+        refuse_unknown(found, sorted(names))
+    except ConfigError as error:
+        raise ConfigError(f"config file {path}: {error}") from None

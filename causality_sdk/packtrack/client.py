@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Never, NoReturn, Unpack
 from uuid import UUID
 
 import orjson
@@ -23,10 +23,12 @@ from causality_sdk.errors import ClientClosed, ConfigError, EventError, IngestEr
 from causality_sdk.event import Event
 from causality_sdk.opening import http_transport
 from causality_sdk.option_checks import SECONDS_MAX, number
+from causality_sdk.options import OptionsSignature, no_copies
 from causality_sdk.packtrack.attempts import Retrying
 from causality_sdk.packtrack.config import PackTrackConfig
 from causality_sdk.packtrack.connections import Connections, Shared
 from causality_sdk.packtrack.event import PackTrackEvent
+from causality_sdk.packtrack.options import PackTrackOptions
 from causality_sdk.plain import show
 from causality_sdk.stats import FlushReport, Health
 from causality_sdk.transport.base import Transport
@@ -65,19 +67,28 @@ class PackTrackClient:
     The queue is opened by the first `track()`; a program that only ingests has none.
     """
 
+    __signature__ = OptionsSignature("causality_sdk.packtrack.config", "PackTrackConfig")
+
     def __init__(
         self,
-        *,
+        *misplaced: Never,
         config: PackTrackConfig | None = None,
         sleep: Callable[[float], object] = time.sleep,
         rng: random.Random | None = None,
-        **options: Any,
+        **options: Unpack[PackTrackOptions],
     ) -> None:
+        if misplaced:
+            raise ConfigError(
+                "PackTrackClient takes keywords only, such as PackTrackClient(api_key=…)"
+            )
         if config is not None and options:
             raise ConfigError(
                 f"pass config= or single options, not both (got {', '.join(options)})"
             )
-        self.config = PackTrackConfig.load(**options) if config is None else config
+        config = PackTrackConfig.load(**options) if config is None else config
+        if not isinstance(config, PackTrackConfig):
+            raise ConfigError(f"config must be a PackTrackConfig, got {type(config).__name__}")
+        self.config = config
         self._retrying = Retrying(self.config, sleep=sleep, rng=rng)
         self._connections = Connections(self._new_transport)
         self._shared: Shared | None = None  # set once, guarded by _lock
@@ -184,6 +195,17 @@ class PackTrackClient:
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
+
+    if not TYPE_CHECKING:  # to a type checker these are what they are: mistakes
+
+        async def __aenter__(self) -> NoReturn:
+            raise TypeError("PackTrackClient is not for async with; use with")
+
+        async def __aexit__(self, *_exception: object) -> NoReturn:
+            raise TypeError("PackTrackClient is not for async with; use with")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(no_copies("PackTrackClient"))
 
     def __repr__(self) -> str:
         return f"<PackTrackClient base_url={self.config.base_url!r}>"
