@@ -21,7 +21,7 @@ from causality_sdk.committer import Committer
 from causality_sdk.config import Config
 from causality_sdk.dead_letters import DeadLetter, DeadLetters
 from causality_sdk.errors import ClientClosed, ConfigError
-from causality_sdk.event import Encoder, Event, Properties, Trackable
+from causality_sdk.event import Encoder, Event, Properties, Trackable, several
 from causality_sdk.options import ClientOptions, OptionsSignature, no_copies
 from causality_sdk.replies import Reply, in_thread
 from causality_sdk.stats import FlushReport, Health, Stats
@@ -142,7 +142,7 @@ class AsyncClient:
         if not self.config.enabled:
             return None
         keys, payloads = [], []
-        for index, event in enumerate(events):
+        for index, event in enumerate(several(events)):
             if index % ENCODED_AT_ONCE == ENCODED_AT_ONCE - 1:
                 await asyncio.sleep(0)
             key, payload = self._encoder.encode_item(index, event)

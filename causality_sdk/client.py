@@ -30,7 +30,7 @@ from causality_sdk.errors import (
     QueueError,
     QueueFull,
 )
-from causality_sdk.event import Encoder, Event, Properties, Trackable
+from causality_sdk.event import Encoder, Event, Properties, Trackable, several
 from causality_sdk.forking import register_client
 from causality_sdk.holders import files_of
 from causality_sdk.opening import make_wire
@@ -116,8 +116,8 @@ class Client:
 
         `event` is the event's type, with the rest as arguments, or an `Event`, or a typed event
         with all but `properties` as arguments. `timestamp` is an aware datetime or milliseconds
-        since the epoch. None means that the disk did not take it:
-        the event waits in memory, see `Stats.buffered`.
+        since the epoch. None means that the disk did not take it: the event waits in memory, see
+        `Stats.buffered`, and must not be tracked again. (With `enabled=False` it is always None.)
 
         Raises `EventError` for an event that can never be sent, `QueueFull` under
         `overflow="reject"`, `ClientClosed` after `close()`, and `QueueError` under `strict`.
@@ -171,7 +171,7 @@ class Client:
         if not self._enabled:
             return None
         encode = self._encoder.encode_item
-        encoded = [encode(index, event) for index, event in enumerate(events)]
+        encoded = [encode(index, event) for index, event in enumerate(several(events))]
         committed = self._commit([payload for _, payload in encoded])
         return [key for key, _ in encoded] if committed else None
 

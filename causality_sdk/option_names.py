@@ -87,6 +87,34 @@ OTHERS = {
     "log_level": "debug=True, or a level of the logger",
     "level": "debug=True, or a level of the logger",
 }
+# The same for the fields of an event.
+FIELDS = {
+    "event": "event_type",
+    "name": "event_type",
+    "event_name": "event_type",
+    "type": "event_type",
+    "user": "user_id",
+    "uid": "user_id",
+    "distinct_id": "user_id",
+    "anonymous_id": "device_id",
+    "session": "session_id",
+    "device": "device_id",
+    "time": "timestamp",
+    "ts": "timestamp",
+    "date": "timestamp",
+    "datetime": "timestamp",
+    "created_at": "timestamp",
+    "original_timestamp": "timestamp",
+    "message_id": "idempotency_key",
+    "insert_id": "idempotency_key",
+    "uuid": "idempotency_key",
+    "event_properties": "properties",
+    "props": "properties",
+    "data": "properties",
+    "payload": "properties",
+    "extra": "properties",
+    "tags": "properties",
+}
 COUNTERPARTS = {**SEGMENT, **POSTHOG, **AMPLITUDE, **MIXPANEL, **SENTRY, **OTHERS}
 
 
@@ -111,6 +139,7 @@ def refuse_unknown(
 
 def meant(name: str, known: Iterable[str], counterparts: Mapping[str, str] = COUNTERPARTS) -> str:
     """The option that was probably meant, in words; nothing where that cannot be told."""
+    known = list(known)
     options = {_squeezed(option): option for option in known}
     foreign = {_squeezed(other): words for other, words in counterparts.items()}
     wanted = _squeezed(name)

@@ -72,7 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL
     | {"cli", "cli.*", "connections", "counters", "header", "option_checks", "testing", "testing.*"}
-    | {"option_names", "transactions"},
+    | {"option_names", "timestamps", "transactions"},
     "client": ABOVE_CLIENT | {"debugging", "holders", "options", "pipeline"},
     "committer": {"client", "errors", "pipeline", "replies"},
     "config": {"errors", "option_checks", "option_names", "options"},
@@ -86,7 +86,7 @@ ALLOWED: dict[str, set[str]] = {
     "detached": set(),
     "delivery": {"errors", "wire.base"},
     "errors": set(),
-    "event": {"errors", "context", "keys", "plain"},
+    "event": {"errors", "context", "keys", "plain", "timestamps"},
     "events": {"events.*"},
     "events.*": {"event", "wire", "wire.*", "errors", "events.*"},
     "filesystem": {"errors"},
@@ -131,7 +131,7 @@ ALLOWED: dict[str, set[str]] = {
     | PACKTRACK,
     "packtrack.connections": {"errors", "transport.base", "wire.base"},
     "packtrack.durations": set(),
-    "packtrack.event": {"errors", "event", "packtrack.rfc3339", "plain"} | PACKTRACK,
+    "packtrack.event": {"errors", "event", "packtrack.rfc3339", "plain", "timestamps"} | PACKTRACK,
     "packtrack.options": set(),
     "packtrack.rfc3339": {"errors", "plain"},
     "packtrack_logger": {
@@ -173,6 +173,7 @@ ALLOWED: dict[str, set[str]] = {
     "stats": {"errors"},
     "steps": {"errors", "stats"} | (WAY - {"sender", "steps"}),
     "suspects": set(),
+    "timestamps": {"errors", "plain"},
     "transactions": {"counters", "errors"},
     "testing": ALL | {"testing.*"},
     "testing.*": ALL | {"testing.*"},

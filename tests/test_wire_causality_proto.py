@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from causality_sdk.event import MAX_TIMESTAMP_MS, Encoder, Event
+from causality_sdk.event import Encoder, Event
+from causality_sdk.timestamps import MAX_TIMESTAMP_MS
 from causality_sdk.wire import WIRES
 from causality_sdk.wire._proto_schema import DEVICE_CONTEXT, PAYLOADS, Member, Type
 from causality_sdk.wire.base import Kind, Response

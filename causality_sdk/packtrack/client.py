@@ -20,7 +20,7 @@ from uuid6 import uuid7
 
 from causality_sdk.client import Client
 from causality_sdk.errors import ClientClosed, ConfigError, EventError, IngestError
-from causality_sdk.event import Event
+from causality_sdk.event import Event, several
 from causality_sdk.opening import http_transport
 from causality_sdk.option_checks import SECONDS_MAX, number
 from causality_sdk.options import OptionsSignature, no_copies
@@ -130,8 +130,9 @@ class PackTrackClient:
         were acknowledged before.
         """
         self._check(timeout)
+        given = several(events, "ingest_batch", "ingest_event()")
         objects = [
-            _object(event, f"item {index} of the batch") for index, event in enumerate(events)
+            _object(event, f"item {index} of the batch") for index, event in enumerate(given)
         ]
         return self._ingest(objects, True, idempotency_key, timeout)
 
@@ -163,7 +164,7 @@ class PackTrackClient:
 
     def track_many(self, events: Iterable[PackTrackEvent]) -> list[str] | None:
         """Commits events in order, in one transaction, and gives their keys. As `track()`."""
-        return self._queue().track_many([_canonical(event, None) for event in events])
+        return self._queue().track_many([_canonical(event, None) for event in several(events)])
 
     def flush(self, timeout: float | None = None) -> FlushReport:
         """Tries to deliver all that is queued, that of earlier runs included, and reports.
