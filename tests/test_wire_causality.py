@@ -71,6 +71,17 @@ class TestTheWholeBatch:
             {"acceptedCount": 3, "rejectedCount": 0},
             {"acceptedCount": "3"},
             {"acceptedCount": "3", "rejectedCount": "0"},
+            {"accepted": 3},
+            {"accepted": "3", "rejected": 0},
+            {"accepted": True},
+            {"accepted": ["a", "b", "c"], "failed": []},
+            {"accepted": None},
+            {"status": 200, "code": 0, "statusCode": "202"},
+            {"status": "accepted", "message": "failed over to the second replica"},
+            {"status": 0},
+            {"failed": 0, "errorCount": "0", "errors": False, "Error": ""},
+            {"errorCode": 0, "errorMessage": None, "error": "none"},
+            {"success": None, "Success": "true", "ok": 1},
             {"acceptedCount": 3, "results": []},
             {"acceptedCount": 3, "rejectedCount": None, "results": None},
         ],
@@ -94,6 +105,9 @@ class TestTheWholeBatch:
     @pytest.mark.parametrize(
         "body",
         [
+            {"accepted": 2},
+            {"accepted": "2"},
+            {"accepted": ["a"]},
             {"acceptedCount": 2},
             {"acceptedCount": 4},
             {"acceptedCount": 2, "rejectedCount": 1},
@@ -134,6 +148,45 @@ class TestTheWholeBatch:
             {"ok": False, "message": "not now"},
             {"status": "error"},
             {"status": "Failed"},
+            {"status": "fail"},
+            {"status": "failure"},
+            {"status": "denied"},
+            {"status": False},
+            {"status": 500},
+            {"status": "500"},
+            {"statusCode": 503},
+            {"status_code": 400},
+            {"code": 401},
+            {"httpStatus": 429.0},
+            {"result": "error"},
+            {"Type": "Error"},
+            {"message": "Internal server error"},
+            {"message": "Forbidden."},
+            {"success": 0},
+            {"success": "false"},
+            {"Success": "No"},
+            {"ok": 0},
+            {"ok": ""},
+            {"acknowledged": False},
+            {"accepted": False},
+            {"accepted": 0},
+            {"accepted": 0, "rejected": 1},
+            {"accepted": 3, "rejected": 1},
+            {"accepted": []},
+            {"failed": 1},
+            {"failed": "1"},
+            {"failed": True},
+            {"failures": [{"index": 0}]},
+            {"invalid": ["k"]},
+            {"dropped_count": 3},
+            {"Error": "no"},
+            {"ERROR": {"code": 1}},
+            {"errorMessage": "no"},
+            {"error_message": "no"},
+            {"error-code": 7},
+            {"exception": "ValueError"},
+            {"detail": "Not authenticated"},
+            {"error": None, "Error": "no"},
             {"acceptedCount": 3, "error": "but not stored"},
         ],
     )
@@ -235,7 +288,9 @@ class TestResults:
     def test_these_words_accept(self, word: str) -> None:
         assert kinds({"results": [{"status": word}]}, count=1) == [A]
 
-    @pytest.mark.parametrize("word", ["rejected", "Rejected", "error", "failed", "invalid"])
+    @pytest.mark.parametrize(
+        "word", ["rejected", "Rejected", "error", "failed", "fail", "failure", "refused", "invalid"]
+    )
     def test_these_words_reject(self, word: str) -> None:
         assert kinds({"results": [{"status": word}]}, count=1) == [R]
 

@@ -15,7 +15,31 @@ from causality_sdk.wire.base import ACCEPTED, RETRY, WORDS_CHARS, Kind, Response
 
 _BOM = b"\xef\xbb\xbf"  # some frameworks begin every answer with it, an empty one too
 _ACCEPTED_WORDS = frozenset({"accepted", "ok", "success", "duplicate"})
-_REJECTED_WORDS = frozenset({"rejected", "error", "failed", "invalid"})
+_REJECTED_WORDS = frozenset(
+    {"rejected", "error", "errors", "failed", "fail", "failure", "invalid", "refused"}
+)
+
+# How a body with status 200 says that it failed, by the names of its members as `_name` has them.
+# Members that tell what went wrong, if they hold anything:
+_TROUBLE = frozenset(
+    {"error", "errors", "errormessage", "errormsg", "errorcode", "errordescription", "errortype"}
+    | {"exception", "fault", "failure", "failures", "detail"}
+)
+# Members that are false, or 0, where it failed:
+_SUCCESS = frozenset({"success", "successful", "succeeded", "ok", "acknowledged", "accepted"})
+# Members that count, or list, what was not taken:
+_NOT_TAKEN = frozenset(
+    {"rejected", "failed", "invalid", "dropped", "errorcount", "failedcount", "failurecount"}
+    | {"invalidcount", "droppedcount"}
+)
+# Members that hold a word, or the code of a status:
+_STATUS = frozenset({"status", "state", "result", "outcome", "type", "message"})
+_CODE = frozenset({"status", "statuscode", "code", "httpstatus", "httpstatuscode", "httpcode"})
+_FAILED_WORDS = _REJECTED_WORDS | {
+    "denied", "forbidden", "unauthorized", "unavailable", "exception", "timeout", "throttled",
+    "ko", "nok", "not ok", "not_ok", "bad request", "internal server error", "access denied",
+}  # fmt: skip
+_NOTHING = frozenset({"", "0", "false", "no", "none", "null"})  # of texts that stand for no value
 
 
 def read_results(response: Response, count: int, *, counted: bool = False) -> Sequence[Verdict]:
@@ -48,6 +72,8 @@ def _covered(document: Mapping[str, Any], count: int, *, counted: bool) -> bool:
     if _is_refusal(document):
         return False
     accepted = _first(document, "acceptedCount", "accepted_count")
+    if accepted is None:
+        accepted = _count(document.get("accepted"))
     rejected = _first(document, "rejectedCount", "rejected_count")
     if accepted is None and rejected is None and not counted:
         # A body that speaks of no events acknowledges by its status. Results that name none, or
@@ -61,11 +87,38 @@ def _covered(document: Mapping[str, Any], count: int, *, counted: bool) -> bool:
 
 def _is_refusal(document: Mapping[str, Any]) -> bool:
     """Whether the body says that it failed: some gateways answer 200 to everything."""
-    if document.get("error") or document.get("errors"):
-        return True
-    if document.get("success") is False or document.get("ok") is False:
-        return True
-    return _word(document.get("status")) in _REJECTED_WORDS
+    for key, value in document.items():
+        name = key.replace("_", "").replace("-", "").lower()
+        if name in _TROUBLE and not (_is_nothing(value) and _word(value) != "no"):
+            return True
+        if name in _SUCCESS and value is not None and _is_nothing(value):
+            return True
+        if name in _NOT_TAKEN and not _is_nothing(value):
+            return True
+        if name in _STATUS and (value is False or _word(value) in _FAILED_WORDS):
+            return True
+        if name in _CODE and _is_code_of_failure(value):
+            return True
+    return False
+
+
+def _is_nothing(value: object) -> bool:
+    """Whether a member says no, none or 0, in whatever type."""
+    return value.strip().lower() in _NOTHING if isinstance(value, str) else not value
+
+
+def _is_code_of_failure(value: object) -> bool:
+    """Whether it is a status of HTTP for a failure, as a number or as its text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == 3:
+        value = int(value)
+    return isinstance(value, (int, float)) and 400 <= value <= 599
+
+
+def _count(accepted: object) -> object:
+    """The number in a member that some servers have as a flag or as a list instead."""
+    if isinstance(accepted, list):
+        return len(accepted)
+    return None if isinstance(accepted, (bool, Mapping)) else accepted
 
 
 def _is(value: object, number: int) -> bool:
@@ -103,7 +156,7 @@ def _verdict(result: Mapping[str, Any]) -> Verdict:
 
 
 def _word(status: object) -> str:
-    return status.lower() if isinstance(status, str) else ""
+    return status.strip().rstrip(".!").lower() if isinstance(status, str) else ""
 
 
 def _words(value: object) -> str:
