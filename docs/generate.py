@@ -354,6 +354,7 @@ def packtrack_page() -> str:
     variables = _packtrack_variables()
     lines += ["## Environment\n", "| variable | option |", "| --- | --- |"]
     lines += [f"| `{variable}` | `{option}` |" for option, variable in variables.items()]
+    lines += ["| `PACKTRACK_API_KEY_FILE` | a file that holds the `api_key` |"]
     return "\n".join(lines)
 
 

@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 
 from causality_sdk import AsyncClient, Client
-from causality_sdk.testing import RecordingTransport
+from causality_sdk.config import LOGGER
+from causality_sdk.packtrack import (
+    Actor,
+    PackTrackClient,
+    PackTrackConfig,
+    PackTrackEvent,
+    Source,
+    Workflow,
+)
+from causality_sdk.testing import LoopbackPackTrack, RecordingTransport
 
 
 @pytest.fixture
@@ -133,6 +142,24 @@ def test_a_stream_that_is_closed_or_missing_harms_nobody(
     monkeypatch.setattr(sys, "stderr", stream)
     with client(tmp_path, logger):
         logger.debug("lost")
+
+
+def test_each_attempt_of_a_packtrack_client_is_told(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    event = PackTrackEvent(
+        source=Source("backup"), workflow=Workflow("nightly"), actor=Actor("cron", "db1"),
+        severity="info", status="ok", message="done",
+    )  # fmt: skip
+    with LoopbackPackTrack(api_key="test-key") as server:
+        options: Any = {"api_key": "test-key", "base_url": server.endpoint, "logger": logger}
+        with PackTrackClient(**options, debug=True) as client:
+            client.ingest_event(event)
+        with PackTrackClient(**options) as client:
+            client.ingest_event(event)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "DEBUG packtrack: attempt 1 at /api/ingest: 1 events" in line
+    assert PackTrackConfig.load({"PACKTRACK_DEBUG": "1"}, api_key="k").logger is LOGGER
 
 
 async def _one_event(directory: Path, logger: logging.Logger) -> None:

@@ -125,7 +125,7 @@ ALLOWED: dict[str, set[str]] = {
     "packtrack.attempts": {"backoff", "errors", "packtrack.config", "transport.base"} | PACKTRACK,
     "packtrack.client": {"client", "errors", "event", "opening", "option_checks", "plain", "stats"}
     | PACKTRACK
-    | {"options", "packtrack.*", "transport.base"},
+    | {"debugging", "options", "packtrack.*", "transport.base"},
     "packtrack.config": {"config", "errors", "option_checks", "option_names"}
     | {"packtrack.durations", "packtrack.options"}
     | PACKTRACK,

@@ -650,12 +650,14 @@ class TestConfig:
             "PACKTRACK_USER_AGENT": "mine/1",
             "PACKTRACK_HEALTH_ENABLE": "yes",
             "PACKTRACK_HEALTH_PATH": "/up",
+            "PACKTRACK_DEBUG": "on",
         }
         assert {variable for variable, _ in ENVIRONMENT.values()} == set(environ)
         config = PackTrackConfig.load(environ)
         assert (config.api_key, config.base_url) == ("from-env", "http://127.0.0.1:9")
         assert (config.timeout, config.retries, config.user_agent) == (0.25, 5, "mine/1")
         assert (config.health_enabled, config.health_path) == (True, "/up")
+        assert config.debug is True
         assert PackTrackConfig.load(environ, retries=0, timeout=2).retries == 0
         assert PackTrackConfig.load(environ | {"PACKTRACK_RETRIES": ""}).retries == 3
 

@@ -18,6 +18,7 @@ from uuid import UUID
 import orjson
 from uuid6 import uuid7
 
+from causality_sdk import debugging
 from causality_sdk.client import Client
 from causality_sdk.errors import ClientClosed, ConfigError, EventError, IngestError
 from causality_sdk.event import Event, several
@@ -89,6 +90,9 @@ class PackTrackClient:
         if not isinstance(config, PackTrackConfig):
             raise ConfigError(f"config must be a PackTrackConfig, got {type(config).__name__}")
         self.config = config
+        self._tells_no_more = (
+            debugging.switch_on(self, config.logger) if config.debug and config.logger else None
+        )
         self._retrying = Retrying(self.config, sleep=sleep, rng=rng)
         self._connections = Connections(self._new_transport)
         self._shared: Shared | None = None  # set once, guarded by _lock
@@ -190,6 +194,8 @@ class PackTrackClient:
         if client is not None:
             client.close(timeout)
         self._connections.close()
+        if self._tells_no_more is not None:
+            self._tells_no_more()
 
     def __enter__(self) -> PackTrackClient:
         return self

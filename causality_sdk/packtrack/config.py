@@ -92,6 +92,9 @@ class PackTrackConfig:
     """Proxies, as in requests; None takes those of the environment."""
     session: requests.Session | None = field(default=None, repr=False)
     """A session of your own. It is used for one request at a time."""
+    debug: bool = False
+    """True: every attempt is told, and what happens to the queue. On standard error, if the program
+    has set up no logging of its own that shows it."""
     logger: logging.Logger | None = field(default=None, repr=False)
     """Where failed attempts and what happens to the queue are logged. None: the attempts nowhere,
     the queue to the logger `causality_sdk`."""
@@ -168,7 +171,7 @@ class PackTrackConfig:
         number("jitter", self.jitter, least=0, most=1)
         number("retry_after_max", self.retry_after_max, least=0, most=SECONDS_MAX)
         number("flush_interval", self.flush_interval, above=0, most=SECONDS_MAX)
-        for name in ("gzip", "health_enabled", "strict", "start"):
+        for name in ("gzip", "health_enabled", "strict", "start", "debug"):
             flag(name, getattr(self, name))
         choice("overflow", self.overflow, get_args(Overflow))
         self._check_health_path()
@@ -176,6 +179,8 @@ class PackTrackConfig:
             self.logger, (logging.Logger, logging.LoggerAdapter)
         ):
             raise ConfigError(f"logger must be a logging.Logger, got {type(self.logger).__name__}")
+        if self.debug and self.logger is None:
+            object.__setattr__(self, "logger", LOGGER)
         if self.on_attempt is not None and not callable(self.on_attempt):
             raise ConfigError(f"on_attempt must be callable, got {type(self.on_attempt).__name__}")
         self.for_queue()  # what is left to check, by the one who knows how
@@ -220,6 +225,7 @@ class PackTrackConfig:
             wire=PackTrackWire.name,
             transport=transport,
             strict=self.strict,
+            debug=self.debug,
             logger=self.logger or LOGGER,
             on_delivered=self.on_delivered,
             on_dropped=self.on_dropped,
@@ -260,5 +266,6 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "user_agent": ("PACKTRACK_USER_AGENT", parse_text),
     "health_enabled": ("PACKTRACK_HEALTH_ENABLE", parse_flag),
     "health_path": ("PACKTRACK_HEALTH_PATH", parse_text),
+    "debug": ("PACKTRACK_DEBUG", parse_flag),
 }
 """Field -> its variable, and how that is read."""

@@ -39,6 +39,7 @@ class PackTrackOptions(TypedDict, total=False):
     verify: bool | str | os.PathLike[str]
     proxies: Mapping[str, str] | None
     session: requests.Session | None
+    debug: bool
     logger: logging.Logger | logging.LoggerAdapter[Any] | None
     on_attempt: Callable[[Attempt], object] | None
     on_delivered: Callable[[Delivered], object] | None
