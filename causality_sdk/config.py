@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
-from urllib.parse import quote
 
-from causality_sdk.errors import ConfigError, QueueError
+from causality_sdk.default_path import default_queue_path
+from causality_sdk.errors import ConfigError
 from causality_sdk.option_checks import (
     HEADER_NAME,
     HEADER_VALUE,
@@ -56,9 +55,6 @@ Overflow = Literal["drop_oldest", "reject"]
 Durability = Literal["process", "power"]
 Compression = Literal["gzip"]
 Fallback = Literal["memory"]
-
-# Names that Windows keeps for devices, alone or before a dot.
-_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,32 +310,6 @@ _PATHS = {
 }
 
 _READ_NO_GZIP = frozenset({"causality-proto"})  # servers that refuse a compressed batch for good
-
-
-def default_queue_path(app_id: str) -> Path:
-    """Where the queue of `app_id` lies when `queue_path` is not given.
-
-    What a file name cannot hold on some platform is percent-encoded, so that two apps never
-    share a directory and none leaves the user data directory. (Where the file system ignores the
-    case of letters, so does this.)
-    """
-    import platformdirs  # 3 ms that a client with a queue_path of its own need not pay
-
-    name = quote(app_id, safe=" ")
-    if _DEVICE.match(name):
-        name = f"%{ord(name[0]):02X}{name[1:]}"
-    if name.strip(". ") == "" or name.endswith((".", " ")):
-        name = name.replace(".", "%2E").replace(" ", "%20")
-    try:
-        directory = Path(platformdirs.user_data_dir("causality", appauthor=False))
-    except RuntimeError:  # of newer releases; older ones leave a "~" in it
-        directory = Path("~")
-    if not directory.is_absolute():  # a container with a random uid
-        raise QueueError(
-            "there is no home directory to keep the queue in (HOME is not set and this user has no"
-            " passwd entry); give queue_path, or set CAUSALITY_QUEUE_PATH"
-        )
-    return directory / name / "queue.db"
 
 
 def _parser(spec: Field[Any]) -> Callable[[str, str], Any] | None:

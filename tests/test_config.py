@@ -19,7 +19,8 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from causality_sdk.config import ENV_PREFIX, Config, default_queue_path
+from causality_sdk.config import ENV_PREFIX, Config
+from causality_sdk.default_path import default_queue_path
 from causality_sdk.errors import ConfigError
 from causality_sdk.packtrack import PackTrackConfig
 from causality_sdk.wire.base import Request, Response, Verdict

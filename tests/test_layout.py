@@ -72,10 +72,10 @@ ALLOWED: dict[str, set[str]] = {
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL
     | {"cli", "cli.*", "connections", "counters", "header", "option_checks", "testing", "testing.*"}
-    | {"option_names", "timestamps", "transactions"},
+    | {"default_path", "option_names", "timestamps", "transactions"},
     "client": ABOVE_CLIENT | {"debugging", "holders", "options", "pipeline"},
     "committer": {"client", "errors", "pipeline", "replies"},
-    "config": {"errors", "option_checks", "option_names", "options"},
+    "config": {"default_path", "errors", "option_checks", "option_names", "options"},
     "connections": set(),
     "context": set(),
     "counters": set(),
@@ -84,6 +84,7 @@ ALLOWED: dict[str, set[str]] = {
     "dead_letters": {"queue"},
     "debugging": set(),
     "detached": set(),
+    "default_path": {"errors"},
     "delivery": {"errors", "wire.base"},
     "errors": set(),
     "event": {"errors", "context", "keys", "plain", "timestamps"},

@@ -20,9 +20,9 @@ from causality_sdk.config import (
     ENV_PREFIX,
     REQUIRED,
     Config,
-    default_queue_path,
     tell_of_unread,
 )
+from causality_sdk.default_path import default_queue_path
 from causality_sdk.errors import ConfigError
 from causality_sdk.option_checks import file_path, read_key, said_by, without_secrets
 
