@@ -45,7 +45,7 @@ class AsyncClient:
     Hooks run on the client's own thread, as those of `Client`, not on the event loop.
     """
 
-    __signature__ = OptionsSignature("causality_sdk.config", "Config")
+    __signature__ = OptionsSignature(ClientOptions, "causality_sdk.config", "Config")
 
     def __init__(
         self,

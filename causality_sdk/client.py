@@ -58,7 +58,7 @@ class Client:
     closed sends what it can within `close_timeout`; the rest stays on disk for the next start.
     """
 
-    __signature__ = OptionsSignature("causality_sdk.config", "Config")
+    __signature__ = OptionsSignature(ClientOptions, "causality_sdk.config", "Config")
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ import orjson
 from causality_sdk.context import server_context
 from causality_sdk.errors import EventError
 from causality_sdk.keys import new_key
+from causality_sdk.option_names import FIELDS, meant
 from causality_sdk.plain import ORJSON_OPTIONS, convert, plain, short, show
 from causality_sdk.timestamps import to_milliseconds
 
@@ -96,7 +97,14 @@ def as_event(value: object, properties: object = None, **beside: Any) -> Event:
 def _instead_of(value: object) -> str:
     """What to give in place of what is neither a type nor an event."""
     if isinstance(value, Mapping):
-        return "for an event as a dict use Event(**…), with the names of its fields as keys"
+        fields = tuple(Event.__dataclass_fields__)
+        others = [str(name) for name in value if name not in fields]
+        hints = [
+            f"{show(name).removeprefix('str ')} is no field: {hint}"
+            for name in others[:3]
+            if (hint := meant(name, fields, FIELDS))
+        ]
+        return "; ".join(["for an event as a dict use Event(**…)", *hints])
     if isinstance(value, type):
         return f"make one: {value.__name__}(…)"
     if value is None:

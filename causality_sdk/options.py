@@ -75,7 +75,8 @@ class OptionsSignature:
     import should not pay for it; a subclass with an `__init__` of its own shows that.
     """
 
-    def __init__(self, module: str, name: str) -> None:
+    def __init__(self, keywords: type, module: str, name: str) -> None:
+        self._keywords = keywords  # with what each may be, which is more than the field is then
         self._place = module, name
 
     def __get__(self, instance: object, owner: type) -> inspect.Signature:
@@ -85,7 +86,12 @@ class OptionsSignature:
         from importlib import import_module
 
         module, name = self._place
-        options = inspect.signature(getattr(import_module(module), name)).parameters.values()
+        fields = inspect.signature(getattr(import_module(module), name)).parameters.values()
+        kinds = inspect.get_annotations(self._keywords)
+        options = [
+            each.replace(annotation=getattr(kinds[each.name], "__forward_arg__", kinds[each.name]))
+            for each in fields
+        ]
         own = inspect.signature(holder.__init__).parameters.values()  # type: ignore[misc]
         keywords = [each for each in own if each.kind is inspect.Parameter.KEYWORD_ONLY]
         return inspect.Signature([*keywords, *options])

@@ -676,6 +676,9 @@ class TestWhatIsNoEvent:
         [
             (None, "got NoneType None; give the type of the event, an Event, or a typed event"),
             ({"event_type": "a"}, "use Event(**…)"),
+            ({"event": "a"}, "use Event(**…); 'event' is no field: here it is event_type"),
+            ({"event_type": "a", "userId": 7}, "'userId' is no field: did you mean user_id?"),
+            ({"event_type": "a", 7: 7}, "use Event(**…)"),
             ([Event("a")], "for several events use track_many()"),
             (Event, "make one: Event(…)"),
             (7, "use str(...), an Event, or a typed event"),

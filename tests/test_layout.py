@@ -87,7 +87,7 @@ ALLOWED: dict[str, set[str]] = {
     "default_path": {"errors"},
     "delivery": {"errors", "wire.base"},
     "errors": set(),
-    "event": {"errors", "context", "keys", "plain", "timestamps"},
+    "event": {"errors", "context", "keys", "option_names", "plain", "timestamps"},
     "events": {"events.*"},
     "events.*": {"event", "wire", "wire.*", "errors", "events.*"},
     "filesystem": {"errors"},

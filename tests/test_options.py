@@ -86,6 +86,11 @@ class TestSignatures:
         assert "config" in shown
         assert "options" not in shown
 
+    def test_a_path_may_be_a_text(self) -> None:
+        shown = inspect.signature(Client).parameters
+        assert shown["queue_path"].annotation == "str | os.PathLike[str] | None"
+        assert shown["batch_size"].annotation == "int"
+
     def test_help_shows_them(self, capsys: pytest.CaptureFixture[str]) -> None:
         help(Client)
         assert "flush_interval: 'float' = 30.0" in capsys.readouterr().out.replace('"', "'")

@@ -106,13 +106,19 @@ def _timestamp(found: dict[str, Any]) -> datetime | int | None:
 
 
 def moment(text: str) -> datetime:
-    """The time in ISO 8601. Raises `EventError`; one without a zone is refused by `track()`."""
+    """The time in ISO 8601, with its zone. Raises `EventError`."""
     try:
-        return datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError:
         raise EventError(
             f"timestamp {text!r} is neither milliseconds nor ISO 8601 (2026-11-21T08:30:00Z)"
         ) from None
+    if found.utcoffset() is None:
+        raise EventError(
+            f"timestamp {text!r} has no time zone; append Z for UTC, or one such as +01:00"
+            f" ({found.isoformat()}Z)"
+        )
+    return found
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

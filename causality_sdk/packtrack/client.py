@@ -68,7 +68,9 @@ class PackTrackClient:
     The queue is opened by the first `track()`; a program that only ingests has none.
     """
 
-    __signature__ = OptionsSignature("causality_sdk.packtrack.config", "PackTrackConfig")
+    __signature__ = OptionsSignature(
+        PackTrackOptions, "causality_sdk.packtrack.config", "PackTrackConfig"
+    )
 
     def __init__(
         self,
