@@ -256,6 +256,13 @@ class Config:
                 "proxies must be a mapping such as {'https': 'http://proxy:3128'},"
                 f" got {type(self.proxies).__name__}"
             )
+        for scheme, url in (self.proxies or {}).items():
+            # The URL may hold a password, so it is not shown.
+            if not isinstance(scheme, str) or not isinstance(url, str):
+                raise ConfigError(
+                    "proxies must map texts to texts, such as {'https': 'http://proxy:3128'},"
+                    f" got {type(url).__name__} for {scheme!r}"
+                )
 
     def _check_objects(self) -> None:
         if self.queue_path is not None:

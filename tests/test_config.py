@@ -154,6 +154,8 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("verify", "a\0b", r"'a\x00b'", "give True, False or the path of a CA bundle"),
     ("verify", __file__, "test_config.py", "holds no certificate in PEM form"),
     ("proxies", "http://proxy", "str", "must be a mapping such as {'https': 'http://proxy:3128'}"),
+    ("proxies", {"https": 3128}, "int for 'https'", "must map texts to texts"),
+    ("proxies", {"https": None}, "NoneType for 'https'", "must map texts to texts"),
     ("session", object(), "object", "must have a method request()"),
     ("wire", "carrier-pigeon", "'carrier-pigeon'", "'causality-proto' or 'packtrack'"),
     ("wire", object(), "object", "must have a method frame()"),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from causality_sdk import AsyncClient, Client
+from causality_sdk.cli.output import Output
 from causality_sdk.config import LOGGER
 from causality_sdk.packtrack import (
     Actor,
@@ -177,3 +178,14 @@ def test_the_async_client_has_it_too(
 
     asyncio.run(_one_event(tmp_path, logger))
     assert "told" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_the_command_shows_each_line_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verbose: bool
+) -> None:
+    logger = Output(verbose=verbose).logger()
+    with client(tmp_path, logger):
+        logger.debug("causality: one attempt")
+    assert capsys.readouterr().err.count("one attempt") == 1
+    assert len(logger.handlers) == 1
