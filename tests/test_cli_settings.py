@@ -65,7 +65,7 @@ class TestPrecedence:
             ("batchsize = 1", {}, "batchsize is not an option; did you mean batch_size?"),
             ("write_key = 'secret'", {}, "write_key is not an option; here it is api_key"),
             ("colour = 1", {}, "colour is not an option; the options are api_key"),
-            ("api_key_file = '/dev/null'", {}, "api_key_file /dev/null is empty"),
+            (f"api_key_file = '{os.devnull}'", {}, "is empty; write the api key into it"),
             ("batch_size = ", {}, "is not TOML"),
             ("api_key = 'secret'\napi_key_file = 'x'", {}, "are both given"),
             ("api_key_file = '/nowhere'", {}, "/nowhere cannot be read: No such file"),
