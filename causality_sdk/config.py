@@ -177,7 +177,7 @@ class Config:
             if key is not None:
                 given["api_key"] = key
                 variables["api_key"] = ENV_PREFIX + "API_KEY_FILE"
-        tell_of_unread(environ)
+        _tell_of_unread(environ)
         with said_by(variables):
             return cls(**given)
 
@@ -213,8 +213,9 @@ class Config:
         choice("compression", self.compression, (None, *get_args(Compression)))
         choice("fallback", self.fallback, (None, *get_args(Fallback)))
         number("close_timeout", self.close_timeout, least=0, most=SECONDS_MAX)
-        for name in ("take_over", "strict", "start", "debug"):
+        for name in ("take_over", "strict", "start"):
             flag(name, getattr(self, name))
+        flag("debug", self.debug)
         self._check_http()
         self._check_objects()
 
@@ -350,7 +351,7 @@ def _tell_once(words: str) -> None:
         LOGGER.warning("causality: %s", words)
 
 
-def tell_of_unread(environ: Mapping[str, str]) -> None:
+def _tell_of_unread(environ: Mapping[str, str]) -> None:
     """One log line for each variable that looks like one of ours and is none."""
     read = [ENV_PREFIX + name.upper() for name in (*_FROM_ENVIRONMENT, *_OF_THE_COMMAND)]
     for words in unread_variables(environ, read, ENV_PREFIX).values():

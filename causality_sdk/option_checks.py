@@ -162,15 +162,16 @@ def key_from_file(environ: Mapping[str, str], variable: str) -> str | None:
 
 def read_key(name: str, place: str) -> str:
     """The api key in a file, without the line break at its end. Raises `ConfigError`."""
+    shown = place if place.isprintable() else ascii(place)
     try:
         path = Path(place).expanduser()
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # editors of Windows put a byte order mark in front
     except (OSError, RuntimeError, ValueError) as error:  # not UTF-8, a NUL in the name, no home
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise ConfigError(f"{name} {place} cannot be read: {reason}") from None
+        raise ConfigError(f"{name} {shown} cannot be read: {reason}") from None
     key = text.removesuffix("\n").removesuffix("\r")  # that belongs to the file, not to the key
     if key.strip() == "":
-        raise ConfigError(f"{name} {place} is empty; write the api key into it")
+        raise ConfigError(f"{name} {shown} is empty; write the api key into it")
     return key
 
 

@@ -104,13 +104,6 @@ class TestPrecedence:
         with pytest.raises(ConfigError, match=r"^endpoint is required: give --endpoint …, set"):
             resolve(tmp_path, "api_key = 'k'\napp_id = 'a'").config()
 
-    def test_a_misspelt_variable_is_told(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        resolve(tmp_path, CAUSALITY_BACKOF_MAX="3")
-        (line,) = caplog.messages
-        assert line.endswith("did you mean CAUSALITY_BACKOFF_MAX?")
-
     def test_a_config_file_that_was_named_must_be_there(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="does not exist"):
             Settings.resolve({}, tmp_path / "nowhere.toml", {})

@@ -519,7 +519,7 @@ class TestTheKeyInAFile:
         if prefix == "PACKTRACK":
             options = {}
         file = tmp_path / "key"
-        for text in (KEY, f"{KEY}\n", f"{KEY}\r\n"):
+        for text in (KEY, f"{KEY}\n", f"{KEY}\r\n", f"\ufeff{KEY}"):
             file.write_bytes(text.encode())
             assert load_from({variable: str(file)}, **options).api_key == KEY
         # The argument wins, and then the file is not even opened.

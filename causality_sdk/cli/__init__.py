@@ -44,7 +44,7 @@ Completion, for bash (zsh and fish alike):
 )
 @click.version_option(__version__, prog_name="causality")
 def main() -> None:
-    """An event tracker that keeps what it was given: a durable queue before your event server.
+    """The tracker that never loses an event: a durable queue in front of your event server.
 
     Exit codes: 0 success, 1 wrong arguments or a failed check, 2 a network or server error that a
     retry won't mend, 3 retries exhausted, 4 input that could not be read, 130 interrupted, 141

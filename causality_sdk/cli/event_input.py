@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from causality_sdk.cli.event_source import Entry, EventSource, Source
-from causality_sdk.cli.ndjson import moment, parse_json
+from causality_sdk.cli.ndjson import parse_json
 from causality_sdk.errors import EventError
 from causality_sdk.event import Event
 
@@ -177,4 +177,9 @@ def _timestamp(text: str) -> datetime | int:
     """Milliseconds, or a time with its zone."""
     if text.isdigit():
         return int(text)
-    return moment(text)
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise EventError(
+            f"timestamp {text!r} is neither milliseconds nor ISO 8601 (2026-11-21T08:30:00Z)"
+        ) from None

@@ -25,10 +25,10 @@ from causality_sdk.option_names import FIELDS, meant
 from causality_sdk.timestamps import at
 
 _GZIP = b"\x1f\x8b"
-_FIELDS = (
-    "event_type", "properties", "timestamp", "timestamp_ms", "app_id", "device_id", "user_id",
-    "session_id", "idempotency_key",
-)  # fmt: skip
+_FIELDS = {
+    "event_type", "properties", "timestamp_ms", "app_id", "device_id", "user_id", "session_id",
+    "idempotency_key",
+}  # fmt: skip
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _INT64, _UINT64 = -(2**63), 2**64
 
@@ -77,8 +77,9 @@ def event_of(found: Any) -> Event:
     """The event of a document. Raises `EventError`."""
     if not isinstance(found, dict):
         raise EventError('not a JSON object; an event is {"event_type": ..., ...}')
-    for name in sorted(found.keys() - set(_FIELDS)):
-        hint = meant(name, _FIELDS, FIELDS).replace("here it is", "use") or "use properties for it"
+    fields = [*sorted(_FIELDS), "timestamp"]
+    for name in sorted(found.keys() - set(fields)):
+        hint = meant(name, fields, FIELDS).replace("here it is", "use") or "use properties for it"
         raise EventError(f"{name!r} is not a field of an event; {hint}")
     if "event_type" not in found:
         raise EventError("event_type is missing")

@@ -20,7 +20,6 @@ from causality_sdk.config import (
     ENV_PREFIX,
     REQUIRED,
     Config,
-    tell_of_unread,
 )
 from causality_sdk.default_path import default_queue_path
 from causality_sdk.errors import ConfigError
@@ -70,7 +69,6 @@ class Settings:
         `config_path` is that of `--config`, which then must exist.
         """
         environ = os.environ if environ is None else environ
-        tell_of_unread(environ)
         if config_path is None and environ.get(ENV_PREFIX + "CONFIG"):
             config_path = Path(environ[ENV_PREFIX + "CONFIG"])
         place = config_file.default_path() if config_path is None else config_path
