@@ -229,6 +229,12 @@ class TestTracking:
             "properties": {"direction": "SWIPE_DIRECTION_UP"},
         }  # fmt: skip
 
+    def test_seconds_beside_a_typed_event_are_refused(self, client: Client) -> None:
+        with pytest.raises(EventError, match="multiply it by 1000"):
+            client.track(events.AppStart(), timestamp=1_700_000_000)
+        with pytest.raises(EventError, match=r"^event 0: timestamp 1700000000 would be 1970"):
+            client.track_many([events.AppStart().event(timestamp=1_700_000_000)])
+
     def test_many_at_once_among_plain_ones(
         self, client: Client, transport: RecordingTransport
     ) -> None:

@@ -136,6 +136,18 @@ class TestIngest:
         assert client.ingest_batch([]).requests == 0
         assert server.requests == []
 
+    def test_one_event_where_several_are_meant_is_told(
+        self, client: PackTrackClient, tmp_path: Path
+    ) -> None:
+        one: Any = event()
+        with pytest.raises(EventError, match=r"^ingest_batch takes .* use ingest_event\(\)"):
+            client.ingest_batch(one)
+        with (
+            PackTrackClient(api_key=KEY, queue_path=tmp_path / "q.db", start=False) as durable,
+            pytest.raises(EventError, match=r"^track_many takes .* use track\(\)"),
+        ):
+            durable.track_many(one)
+
     def test_gzip_compresses_the_body(self, server: LoopbackPackTrack) -> None:
         with PackTrackClient(api_key=KEY, base_url=server.endpoint, gzip=True) as client:
             client.ingest_batch([event()] * 50)
