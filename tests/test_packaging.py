@@ -210,6 +210,18 @@ def test_every_link_of_the_readme_is_alive_on_an_index_page() -> None:
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
 
 
+def test_no_recipe_installs_by_a_name_that_anybody_could_take() -> None:
+    """The package is on no index yet; a wheel that is named is the one of this version."""
+    recipes = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    recipes += [path for path in (ROOT / "examples").rglob("*") if path.is_file()]
+    named = set()
+    for path in recipes:
+        text = path.read_bytes().decode("utf-8", "replace")
+        assert not re.search(r"pip install (-\S+ )*causality-sdk", text), path
+        named |= set(re.findall(r"causality_sdk-([0-9.]+)-py3", text))
+    assert named == {__version__}
+
+
 def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
