@@ -26,7 +26,7 @@ def _find_pyenv() -> None:
 _find_pyenv()
 
 
-@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+@nox.session(python=["3.11", "3.12", "3.13", "3.14", "3.15"])
 def tests(session: nox.Session) -> None:
     """Every warning is an error, in the development mode of Python, that of child processes too.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from causality_sdk._version import __version__
 
 if TYPE_CHECKING:
+    from causality_sdk.aio import AsyncClient
     from causality_sdk.client import Client
     from causality_sdk.config import Config
     from causality_sdk.dead_letters import DeadLetter, DeadLetters
@@ -25,13 +26,16 @@ if TYPE_CHECKING:
         TransportError,
     )
     from causality_sdk.event import Event
+    from causality_sdk.options import ClientOptions
     from causality_sdk.sigterm import exit_on_sigterm
     from causality_sdk.stats import Delivered, Dropped, FlushReport, Health, QueueFileStats, Stats
 
 __all__ = [
+    "AsyncClient",
     "CausalityError",
     "Client",
     "ClientClosed",
+    "ClientOptions",
     "Config",
     "ConfigError",
     "DeadLetter",
@@ -54,10 +58,12 @@ __all__ = [
 ]
 
 _PLACES = {
+    "aio": ("AsyncClient",),
     "client": ("Client",),
     "config": ("Config",),
     "dead_letters": ("DeadLetter", "DeadLetters"),
     "event": ("Event",),
+    "options": ("ClientOptions",),
     "sigterm": ("exit_on_sigterm",),
     "stats": ("Delivered", "Dropped", "FlushReport", "Health", "QueueFileStats", "Stats"),
 }

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Never, NoReturn, TypeVar, Unpack
 from uuid import UUID
 
 from causality_sdk.client import Client
@@ -21,7 +21,8 @@ from causality_sdk.committer import Committer
 from causality_sdk.config import Config
 from causality_sdk.dead_letters import DeadLetter, DeadLetters
 from causality_sdk.errors import ClientClosed, ConfigError
-from causality_sdk.event import Encoder, Event, Properties, Trackable
+from causality_sdk.event import Encoder, Event, Properties, Trackable, several
+from causality_sdk.options import ClientOptions, OptionsSignature, no_copies
 from causality_sdk.replies import Reply, in_thread
 from causality_sdk.stats import FlushReport, Health, Stats
 
@@ -44,12 +45,26 @@ class AsyncClient:
     Hooks run on the client's own thread, as those of `Client`, not on the event loop.
     """
 
-    def __init__(self, *, config: Config | None = None, **options: Any) -> None:
+    __signature__ = OptionsSignature(ClientOptions, "causality_sdk.config", "Config")
+
+    def __init__(
+        self,
+        *misplaced: Never,
+        config: Config | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        if misplaced:
+            raise ConfigError(
+                "AsyncClient takes keywords only, such as"
+                " AsyncClient(api_key=…, endpoint=…, app_id=…)"
+            )
         if config is not None and options:
             raise ConfigError(
                 f"pass config= or single options, not both (got {', '.join(options)})"
             )
         config = Config.load(**options) if config is None else config
+        if not isinstance(config, Config):
+            raise ConfigError(f"config must be a Config, got {type(config).__name__}")
         self.config = config
         self._encoder = Encoder(config.app_id, max_event_bytes=config.max_event_bytes)
         self._closed = False
@@ -127,7 +142,7 @@ class AsyncClient:
         if not self.config.enabled:
             return None
         keys, payloads = [], []
-        for index, event in enumerate(events):
+        for index, event in enumerate(several(events)):
             if index % ENCODED_AT_ONCE == ENCODED_AT_ONCE - 1:
                 await asyncio.sleep(0)
             key, payload = self._encoder.encode_item(index, event)
@@ -168,7 +183,7 @@ class AsyncClient:
     async def stats(self) -> Stats:
         """Counters and state of this moment; also after `close()`."""
         if not self.config.enabled:
-            return Stats(evicted={})
+            return Stats()
         # Not on the event loop: it waits for the lock that a commit holds.
         return await in_thread((self._here().client or await self._opened()).stats)
 
@@ -188,6 +203,17 @@ class AsyncClient:
 
     async def __aexit__(self, *_exception: object) -> None:
         await self.close()
+
+    if not TYPE_CHECKING:  # to a type checker these are what they are: mistakes
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError("AsyncClient is not for with: use async with, or causality_sdk.Client")
+
+        def __exit__(self, *_exception: object) -> NoReturn:
+            raise TypeError("AsyncClient is not for with: use async with, or causality_sdk.Client")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(no_copies("AsyncClient"))
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._committer.client else "not open yet"

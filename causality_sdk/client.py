@@ -14,11 +14,12 @@ import time
 import weakref
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Never, NoReturn, Unpack
 from uuid import UUID
 
 import orjson
 
+from causality_sdk import debugging
 from causality_sdk.buffer import Buffer
 from causality_sdk.config import Config
 from causality_sdk.dead_letters import DeadLetters
@@ -29,16 +30,20 @@ from causality_sdk.errors import (
     QueueError,
     QueueFull,
 )
-from causality_sdk.event import Encoder, Event, Properties, Trackable
+from causality_sdk.event import Encoder, Event, Properties, Trackable, several
 from causality_sdk.forking import register_client
 from causality_sdk.holders import files_of
 from causality_sdk.opening import make_wire
+from causality_sdk.options import ClientOptions, OptionsSignature, no_copies
 from causality_sdk.pipeline import AtProcessEnd, Pipeline
 from causality_sdk.queue import Queue
 from causality_sdk.queue_file import Reentered
 from causality_sdk.stats import FlushReport, Health, Stats
 from causality_sdk.wire.base import Request
 
+ASYNC_HINT = (
+    "Client is not for async with: use with, or causality_sdk.AsyncClient, whose verbs are awaited"
+)
 REOPEN_SECONDS = 1.0  # before a forked child that found no queue file looks for one again
 
 
@@ -53,12 +58,25 @@ class Client:
     closed sends what it can within `close_timeout`; the rest stays on disk for the next start.
     """
 
-    def __init__(self, *, config: Config | None = None, **options: Any) -> None:
+    __signature__ = OptionsSignature(ClientOptions, "causality_sdk.config", "Config")
+
+    def __init__(
+        self,
+        *misplaced: Never,
+        config: Config | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        if misplaced:
+            raise ConfigError(
+                "Client takes keywords only, such as Client(api_key=…, endpoint=…, app_id=…)"
+            )
         if config is not None and options:
             raise ConfigError(
                 f"pass config= or single options, not both (got {', '.join(options)})"
             )
         config = Config.load(**options) if config is None else config
+        if not isinstance(config, Config):
+            raise ConfigError(f"config must be a Config, got {type(config).__name__}")
         self.config = config
         self._enabled = config.enabled
         self._closed = False
@@ -66,6 +84,8 @@ class Client:
         if not config.enabled:
             return
         self._logger = config.logger
+        # Off again at close(), or once a client that is forgotten goes.
+        self._tells_no_more = debugging.switch_on(self, config.logger) if config.debug else None
         self._encoder = Encoder(config.app_id, max_event_bytes=config.max_event_bytes)
         self._wire = make_wire(config)
         self._opening = threading.RLock()  # guards the next four
@@ -96,8 +116,8 @@ class Client:
 
         `event` is the event's type, with the rest as arguments, or an `Event`, or a typed event
         with all but `properties` as arguments. `timestamp` is an aware datetime or milliseconds
-        since the epoch. None means that the disk did not take it:
-        the event waits in memory, see `Stats.buffered`.
+        since the epoch. None means that the disk did not take it: the event waits in memory, see
+        `Stats.buffered`, and must not be tracked again. (With `enabled=False` it is always None.)
 
         Raises `EventError` for an event that can never be sent, `QueueFull` under
         `overflow="reject"`, `ClientClosed` after `close()`, and `QueueError` under `strict`.
@@ -151,7 +171,7 @@ class Client:
         if not self._enabled:
             return None
         encode = self._encoder.encode_item
-        encoded = [encode(index, event) for index, event in enumerate(events)]
+        encoded = [encode(index, event) for index, event in enumerate(several(events))]
         committed = self._commit([payload for _, payload in encoded])
         return [key for key, _ in encoded] if committed else None
 
@@ -201,19 +221,20 @@ class Client:
         if pipeline is not None and pipeline.is_entered_here:
             return  # the exit hook finds it in _ended
         atexit.unregister(self._at_exit)
-        if pipeline is None:  # a forked child that never tracked
-            return
-        pipeline.shut_down(self.config.close_timeout if timeout is None else timeout)
-        self._finalizer.detach()
-        pipeline.give_up()
+        if pipeline is not None:  # else a forked child that never tracked
+            pipeline.shut_down(self.config.close_timeout if timeout is None else timeout)
+            self._finalizer.detach()
+            pipeline.give_up()
+        if self._tells_no_more is not None:
+            self._tells_no_more()
 
     def stats(self) -> Stats:
         """Counters and state of this moment. Any thread; also after `close()`."""
         if not self._enabled:
-            return Stats(evicted={})
+            return Stats()
         pipeline = self._pipeline or self._ended
         if pipeline is None:
-            return Stats(evicted={}, buffered=len(self._early), buffer_dropped=self._early.dropped)
+            return Stats(buffered=len(self._early), buffer_dropped=self._early.dropped)
         counters, tracked, pending, pending_bytes = pipeline.queue.snapshot()
         sender = pipeline.sender
         return Stats(
@@ -272,6 +293,17 @@ class Client:
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
+
+    if not TYPE_CHECKING:  # to a type checker these are what they are: mistakes
+
+        async def __aenter__(self) -> NoReturn:
+            raise TypeError(ASYNC_HINT)
+
+        async def __aexit__(self, *_exception: object) -> NoReturn:
+            raise TypeError(ASYNC_HINT)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(no_copies("Client"))
 
     def __repr__(self) -> str:
         if not self._enabled:

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
-from causality_sdk.errors import ConfigError, QueueError
+from causality_sdk.default_path import default_queue_path
+from causality_sdk.errors import ConfigError
 from causality_sdk.option_checks import (
     HEADER_NAME,
     HEADER_VALUE,
     SECONDS_MAX,
+    certificates,
     choice,
     endpoint,
     file_path,
     flag,
     header,
+    key_from_file,
     number,
     parse_flag,
     parse_flag_or_text,
@@ -33,8 +34,12 @@ from causality_sdk.option_checks import (
     parse_text,
     parse_whole,
     protocol,
+    required,
+    said_by,
     whole,
 )
+from causality_sdk.option_names import refuse_unknown, unread_variables
+from causality_sdk.options import ClientOptions
 
 if TYPE_CHECKING:
     import requests
@@ -50,9 +55,6 @@ Overflow = Literal["drop_oldest", "reject"]
 Durability = Literal["process", "power"]
 Compression = Literal["gzip"]
 Fallback = Literal["memory"]
-
-# Names that Windows keeps for devices, alone or before a dot.
-_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,19 +73,22 @@ class Config:
     app_id: str = ""
     """Names the application in every event, and its queue directory. Required."""
     batch_size: int = 50
-    """Events that wake the sender before `flush_interval` is over. While they come faster than it
-    sends, it waits up to 50 milliseconds for a fuller batch."""
+    """Events that wake the sender before `flush_interval` is over, and the size of the first
+    request: what others call `flush_at`. How large a request may become is `max_batch_events`, and
+    none is larger, whatever this is. While events come faster than it sends, the sender waits up to
+    50 milliseconds for a fuller batch."""
     flush_interval: float = 30.0
     """Seconds: the longest an event waits while the server answers."""
     max_batch_events: int = 1000
-    """Events in one request at most."""
+    """Events in one request at most. A backlog goes in requests that grow up to this."""
     max_batch_bytes: int = 1024 * 1024
     """Bytes of events in one request at most."""
     max_event_bytes: int = 256 * 1024
     """Bytes of one event, encoded, at most."""
     timeout: float = 10.0
     """Seconds: total deadline of one HTTP attempt, less the name lookup, which nothing interrupts.
-    Connecting takes at most 3 of them for each address of the name."""
+    Connecting takes at most 3 of them for each address of the name. The flag of the command is
+    `--attempt-timeout`."""
     max_retries: int = 3
     """Retries inside one `flush()` call. The background never gives up."""
     backoff_initial: float = 1.0
@@ -111,7 +116,8 @@ class Config:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Further headers of every request."""
     verify: bool | str = True
-    """TLS verification, as in requests: True, False, or the path of a CA bundle."""
+    """TLS verification, as in requests: True, False, or the path of a CA bundle in PEM form, or of
+    a directory of certificates."""
     proxies: Mapping[str, str] | None = field(default=None, repr=False)
     """Proxies, as in requests; None takes those of the environment."""
     session: requests.Session | None = field(default=None, repr=False)
@@ -132,6 +138,9 @@ class Config:
     """False: no thread; the program calls `flush()` itself."""
     enabled: bool = True
     """False: every call is accepted and does nothing."""
+    debug: bool = False
+    """True: what the client does is told in full, each attempt to deliver included. On standard
+    error, if the program has set up no logging of its own that shows it."""
     logger: logging.Logger = field(default=LOGGER, repr=False)
     """Where the client logs."""
     on_delivered: Callable[[Delivered], object] | None = field(default=None, repr=False)
@@ -142,23 +151,35 @@ class Config:
     """Hook for each failure. Sender thread."""
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Config:
+    def load(
+        cls, environ: Mapping[str, str] | None = None, **options: Unpack[ClientOptions]
+    ) -> Config:
         """A `Config` from `options`, then the environment, then the defaults.
 
-        `environ` stands in for `os.environ`. Raises `ConfigError`, also for an option that does
-        not exist and for a variable that cannot be read as its field's type.
+        `environ` stands in for `os.environ`. `CAUSALITY_API_KEY_FILE` names a file with the key,
+        for secrets that are mounted; together with `CAUSALITY_API_KEY` it is an error. A variable
+        that is probably misspelt is told in one log line. Raises `ConfigError`, also for an option
+        that does not exist and for a variable that cannot be read as its field's type.
         """
         environ = os.environ if environ is None else environ
-        known = {spec.name: spec for spec in fields(cls)}
-        for name in options:
-            if name not in known:
-                raise ConfigError(f"{name} is not an option; the options are {', '.join(known)}")
+        refuse_unknown(options, (spec.name for spec in fields(cls)))
+        given: dict[str, Any] = dict(options)
+        variables = {}
         for name, parse in _FROM_ENVIRONMENT.items():
-            text = environ.get(ENV_PREFIX + name.upper(), "")
+            variable = ENV_PREFIX + name.upper()
+            text = environ.get(variable, "")
             # Empty means unset: `VAR= program` and compose files cannot unset a variable.
             if name not in options and text != "":
-                options[name] = parse(ENV_PREFIX + name.upper(), text)
-        return cls(**options)
+                given[name] = parse(variable, text)
+                variables[name] = variable
+        if "api_key" not in options and given.get("enabled", True):
+            key = key_from_file(environ, ENV_PREFIX + "API_KEY")
+            if key is not None:
+                given["api_key"] = key
+                variables["api_key"] = ENV_PREFIX + "API_KEY_FILE"
+        _tell_of_unread(environ)
+        with said_by(variables):
+            return cls(**given)
 
     def __post_init__(self) -> None:
         flag("enabled", self.enabled)
@@ -194,22 +215,12 @@ class Config:
         number("close_timeout", self.close_timeout, least=0, most=SECONDS_MAX)
         for name in ("take_over", "strict", "start"):
             flag(name, getattr(self, name))
+        flag("debug", self.debug)
         self._check_http()
         self._check_objects()
 
     def _check_required(self) -> None:
-        for name, example in (
-            ("api_key", ""),
-            ("endpoint", ", for example https://events.example.com"),
-            ("app_id", ", for example kiosk-7"),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                raise ConfigError(f"{name} must be a string, got {type(value).__name__}")
-            if value.strip() == "":
-                raise ConfigError(
-                    f"{name} is required: pass {name}= or set {ENV_PREFIX}{name.upper()}{example}"
-                )
+        required({name: getattr(self, name) for name in REQUIRED}, ENV_PREFIX)
         try:
             self.app_id.encode()
         except UnicodeEncodeError:
@@ -225,7 +236,11 @@ class Config:
         if self.api_key.lower().startswith(("https://", "http://")):
             # Else the message about the endpoint would show the key.
             raise ConfigError("api_key is a URL; are api_key and endpoint swapped?")
-        object.__setattr__(self, "endpoint", endpoint(self.endpoint))
+        paths = _PATHS.get(self.wire, ()) if isinstance(self.wire, str) else ()
+        object.__setattr__(self, "endpoint", endpoint(self.endpoint, paths=paths))
+        for path in paths[:1]:
+            if self.endpoint.lower().endswith(first := "/" + path.split("/")[1]):
+                _tell_once(f"endpoint ends in {first}: requests go to {self.endpoint}{path}")
 
     def _check_http(self) -> None:
         header("user_agent", self.user_agent)
@@ -236,15 +251,19 @@ class Config:
                 raise ConfigError(f"headers has the name {name!r}, which is not an HTTP token")
             header(f"headers[{name!r}]", value)
         object.__setattr__(self, "headers", dict(self.headers))  # nobody changes ours afterwards
-        if not isinstance(self.verify, (bool, str)):
-            raise ConfigError(
-                f"verify must be True, False or the path of a CA bundle, got {self.verify!r}"
-            )
+        object.__setattr__(self, "verify", certificates("verify", self.verify))
         if self.proxies is not None and not isinstance(self.proxies, Mapping):
             raise ConfigError(
                 "proxies must be a mapping such as {'https': 'http://proxy:3128'},"
                 f" got {type(self.proxies).__name__}"
             )
+        for scheme, url in (self.proxies or {}).items():
+            # The URL may hold a password, so it is not shown.
+            if not isinstance(scheme, str) or not isinstance(url, str):
+                raise ConfigError(
+                    "proxies must map texts to texts, such as {'https': 'http://proxy:3128'},"
+                    f" got {type(url).__name__} for {scheme!r}"
+                )
 
     def _check_objects(self) -> None:
         if self.queue_path is not None:
@@ -285,36 +304,20 @@ class Config:
         return default_queue_path(self.app_id)
 
 
+REQUIRED = ("api_key", "endpoint", "app_id")
+"""What nothing works without."""
+
 WIRE_NAMES = ("causality", "causality-proto", "packtrack")
 """What `wire` may name; the modules are in `causality_sdk.wire`."""
 
+# What a request asks for below the endpoint. One that ends in it would ask for it twice.
+_PATHS = {
+    "causality": ("/v1/events/batch", "/health"),
+    "causality-proto": ("/v1/events/batch", "/health"),
+    "packtrack": ("/api/ingest", "/api/health"),
+}
+
 _READ_NO_GZIP = frozenset({"causality-proto"})  # servers that refuse a compressed batch for good
-
-
-def default_queue_path(app_id: str) -> Path:
-    """Where the queue of `app_id` lies when `queue_path` is not given.
-
-    What a file name cannot hold on some platform is percent-encoded, so that two apps never
-    share a directory and none leaves the user data directory. (Where the file system ignores the
-    case of letters, so does this.)
-    """
-    import platformdirs  # 3 ms that a client with a queue_path of its own need not pay
-
-    name = quote(app_id, safe=" ")
-    if _DEVICE.match(name):
-        name = f"%{ord(name[0]):02X}{name[1:]}"
-    if name.strip(". ") == "" or name.endswith((".", " ")):
-        name = name.replace(".", "%2E").replace(" ", "%20")
-    try:
-        directory = Path(platformdirs.user_data_dir("causality", appauthor=False))
-    except RuntimeError:  # of newer releases; older ones leave a "~" in it
-        directory = Path("~")
-    if not directory.is_absolute():  # a container with a random uid
-        raise QueueError(
-            "there is no home directory to keep the queue in (HOME is not set and this user has no"
-            " passwd entry); give queue_path, or set CAUSALITY_QUEUE_PATH"
-        )
-    return directory / name / "queue.db"
 
 
 def _parser(spec: Field[Any]) -> Callable[[str, str], Any] | None:
@@ -338,3 +341,22 @@ def _parser(spec: Field[Any]) -> Callable[[str, str], Any] | None:
 _FROM_ENVIRONMENT: dict[str, Callable[[str, str], Any]] = {
     spec.name: parser for spec in fields(Config) if (parser := _parser(spec)) is not None
 }
+
+_told: set[str] = set()  # what was told in this process; a program may make many clients
+
+
+def _tell_once(words: str) -> None:
+    if words not in _told:
+        _told.add(words)
+        LOGGER.warning("causality: %s", words)
+
+
+def _tell_of_unread(environ: Mapping[str, str]) -> None:
+    """One log line for each variable that looks like one of ours and is none."""
+    read = [ENV_PREFIX + name.upper() for name in (*_FROM_ENVIRONMENT, *_OF_THE_COMMAND)]
+    for words in unread_variables(environ, read, ENV_PREFIX).values():
+        _tell_once(words)
+
+
+# The command reads these as well; config is the path of its config file.
+_OF_THE_COMMAND = ("api_key_file", "config", "headers", "proxies")

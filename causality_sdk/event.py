@@ -1,6 +1,7 @@
 """`Event`, and how one becomes canonical JSON bytes: validation, enrichment, encoding.
 
-Neighbours: `context` for the `_server` part, `plain` for values that JSON does not know. Runs on
+Neighbours: `context` for the `_server` part, `plain` for values that JSON does not know,
+`timestamps` for the time. Runs on
 the thread that calls `track()`. Invariant: bytes that leave here can be sent as they are; what
 cannot be encoded without loss raises `EventError` and names the path to the value.
 """
@@ -8,10 +9,10 @@ cannot be encoded without loss raises `EventError` and names the path to the val
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import orjson
@@ -19,15 +20,15 @@ import orjson
 from causality_sdk.context import server_context
 from causality_sdk.errors import EventError
 from causality_sdk.keys import new_key
-from causality_sdk.plain import ORJSON_OPTIONS, convert, plain, show
+from causality_sdk.option_names import FIELDS, meant
+from causality_sdk.plain import ORJSON_OPTIONS, convert, plain, short, show
+from causality_sdk.timestamps import to_milliseconds
 
 KEY_CHARS = 256  # of an idempotency key that a caller brings along
-MAX_TIMESTAMP_MS = 253_402_300_799_999  # the end of the year 9999, the last that datetime knows
 
-_EPOCH = datetime(1970, 1, 1)  # in UTC, but without saying so: offsets are subtracted by hand
-_MILLISECOND = timedelta(milliseconds=1)
 
 Properties = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,11 @@ class Event:
     """One thing that happened. Validated when it is tracked, not when it is made.
 
     `event_type` names it. `properties` may hold everything JSON knows, and datetime (aware), date,
-    UUID, Decimal, Enum, dataclass, bytes, set, Path and numpy scalars. `timestamp` is an aware
-    datetime or milliseconds since the epoch; None is the moment of tracking. `idempotency_key` is
-    for replays: the server drops a key it has seen. `app_id` overrides the client's.
+    time, UUID, Decimal, Fraction, Enum, dataclass, bytes, set, deque, range, Path, IP addresses and
+    numpy scalars. Keys are text. `timestamp` is an aware datetime or milliseconds since the epoch
+    (a number below 10^12 is refused as one of seconds); None is the moment of tracking.
+    `idempotency_key` is for replays: the server drops a key it has seen. `app_id` overrides the
+    client's.
     """
 
     event_type: str
@@ -82,16 +85,46 @@ def as_event(value: object, properties: object = None, **beside: Any) -> Event:
         return value
     make = getattr(value, "event", None)
     if not callable(make) or isinstance(value, type):
-        raise EventError(
-            f"event_type must be a string, got {show(value)}; use str(...), an Event, or a typed"
-            " event"
-        )
+        raise EventError(f"event_type must be a string, got {show(value)}; {_instead_of(value)}")
     if properties is not None:
         raise EventError(f"properties belong inside the {type(value).__name__}, not beside it")
     made = make(**given)
     if not isinstance(made, Event):
         raise EventError(f"{type(value).__name__}.event() must give an Event, got {show(made)}")
     return made
+
+
+def _instead_of(value: object) -> str:
+    """What to give in place of what is neither a type nor an event."""
+    if isinstance(value, Mapping):
+        fields = tuple(Event.__dataclass_fields__)
+        others = [str(name) for name in value if name not in fields]
+        hints = [
+            f"{show(name).removeprefix('str ')} is no field: {hint}"
+            for name in others[:3]
+            if (hint := meant(name, fields, FIELDS))
+        ]
+        return "; ".join(["for an event as a dict use Event(**…)", *hints])
+    if isinstance(value, type):
+        return f"make one: {value.__name__}(…)"
+    if value is None:
+        return "give the type of the event, an Event, or a typed event"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return "for several events use track_many()"
+    return "use str(...), an Event, or a typed event"
+
+
+def several(events: Iterable[T], verb: str = "track_many", of_one: str = "track()") -> Iterator[T]:
+    """The events of a `track_many()`. Raises `EventError` for what is none or one of them."""
+    try:
+        if not isinstance(events, (str, bytes, Mapping)):
+            return iter(events)
+    except TypeError:
+        pass
+    hint = f"for one event use {of_one}"
+    if hasattr(events, "__aiter__"):
+        hint = "collect them first, with [event async for event in …]"
+    raise EventError(f"{verb} takes several events, got {show(events)}; {hint}")
 
 
 def _now_ms() -> int:
@@ -147,7 +180,8 @@ class Encoder:
     def encode_item(self, index: int, event: Event | Trackable) -> tuple[str, bytes]:
         """`encode_event` for one of many: its errors name the index."""
         if isinstance(event, str):
-            raise EventError(f"track_many takes Event objects; item {index} is a str")
+            use = f"Event({show(event).removeprefix('str ')})"
+            raise EventError(f"track_many takes Event objects; item {index} is a str; use {use}")
         try:
             return self._encode_event(event if type(event) is Event else as_event(event))
         except ValueError as error:  # an EventError is one
@@ -189,7 +223,7 @@ class Encoder:
             "app_id": self._app_id if app_id is None else _text("app_id", app_id),
             "event_type": event_type,
             "idempotency_key": key,
-            "timestamp_ms": self._now_ms() if timestamp is None else _timestamp_ms(timestamp),
+            "timestamp_ms": self._now_ms() if timestamp is None else to_milliseconds(timestamp),
         }
         if device_id is not None:
             document["device_id"] = _text("device_id", device_id)
@@ -210,7 +244,8 @@ class Encoder:
         if len(payload) > self._max_event_bytes:
             raise EventError(
                 f"event {show(event_type)} is {len(payload)} bytes, above max_event_bytes"
-                f" ({self._max_event_bytes}); send less, or raise max_event_bytes"
+                f" ({self._max_event_bytes}){_largest(payload)}; send less, or raise"
+                " max_event_bytes"
             )
         return key, payload
 
@@ -228,6 +263,9 @@ class Encoder:
         server = properties.pop("_server") if properties.get("_server") is self._server else None
         try:
             checked = {name: plain(value, name) for name, value in document.items()}
+        except EventError as error:
+            # Without the hundreds of frames that lead to what is nested deep.
+            raise error.with_traceback(None) from error.__cause__
         except RecursionError:
             raise EventError(
                 "properties are nested too deep for this place in the program, or hold themselves"
@@ -235,6 +273,16 @@ class Encoder:
         if server is not None:
             checked["properties"]["_server"] = server
         return orjson.dumps(checked)
+
+
+def _largest(payload: bytes) -> str:
+    """Which property takes most of an event that is too large; nothing if none takes half."""
+    properties = orjson.loads(payload)["properties"]
+    sizes = {name: len(orjson.dumps(value)) for name, value in properties.items()}
+    name = max(sizes, key=sizes.__getitem__)
+    if sizes[name] < len(payload) // 2:
+        return ""
+    return f", {sizes[name]} of them in {short('properties.' + name)}"
 
 
 def _text(name: str, value: object) -> str:
@@ -257,31 +305,6 @@ def _key(value: object) -> str:
             f"idempotency_key must be at most {KEY_CHARS} characters, got {len(text)}; hash it"
         )
     return text
-
-
-def _timestamp_ms(value: object) -> int:
-    if isinstance(value, datetime):
-        offset = value.utcoffset()
-        if offset is None:
-            raise EventError(
-                f"timestamp {value.isoformat()} has no time zone; use datetime.now(timezone.utc)"
-                " or .astimezone()"
-            )
-        # Whole numbers all the way: as a float, .timestamp() is off by a millisecond now and then.
-        milliseconds = (value.replace(tzinfo=None) - _EPOCH - offset) // _MILLISECOND
-    elif isinstance(value, int) and not isinstance(value, bool):
-        milliseconds = int(value)
-    else:
-        raise EventError(
-            f"timestamp must be an aware datetime or whole milliseconds, got {show(value)};"
-            " for seconds use int(seconds * 1000)"
-        )
-    if not 0 < milliseconds <= MAX_TIMESTAMP_MS:
-        raise EventError(
-            f"timestamp must lie between 1 and {MAX_TIMESTAMP_MS} milliseconds since the epoch"
-            f" (1970 to 9999), got {show(milliseconds)}"
-        )
-    return milliseconds
 
 
 def _own(properties: object) -> dict[str, Any]:

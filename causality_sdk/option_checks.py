@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,12 +23,16 @@ HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
 # No wait of the standard library takes more on every platform (Windows: 4,294,967 s); a larger
 # one would be an OverflowError in the sender.
 SECONDS_MAX = 4_000_000
+_PEM = b"-----BEGIN "  # before each certificate of a CA bundle
 _SIZE_MAX = 2**63 - 1  # of an integer in SQLite
 HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-def endpoint(value: str, name: str = "endpoint") -> str:
-    """The base URL without a trailing slash. Credentials in it would end up in logs."""
+def endpoint(value: str, name: str = "endpoint", *, paths: Iterable[str] = ()) -> str:
+    """The base URL without a trailing slash. Credentials in it would end up in logs.
+
+    `paths` are those that requests ask for below it: it must not end in one.
+    """
     example = "use a base URL such as https://events.example.com"
     url = value.strip()
     shown = repr(without_secrets(url))
@@ -50,7 +56,43 @@ def endpoint(value: str, name: str = "endpoint") -> str:
         raise ConfigError(f"{name} has no host, got {shown}; {example}")
     if port == 0:
         raise ConfigError(f"{name} has port 0, got {shown}; {example}")
-    return url.rstrip("/")
+    base = url.rstrip("/")
+    for path in paths:
+        for twice in (path, path.rpartition("/")[0]):
+            # "/v1" alone may be meant: a gateway may keep everything below a path of that name.
+            if (twice == path or twice.count("/") > 1) and base.lower().endswith(twice):
+                raise ConfigError(
+                    f"{name} must be the base URL, without the path {path}, which each request"
+                    f" adds, got {shown}; use {base[: -len(twice)]}"
+                )
+    return base
+
+
+def required(values: Mapping[str, object], prefix: str) -> None:
+    """Options that nothing works without. Raises `ConfigError` that names all that are missing."""
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise ConfigError(f"{name} must be a string, got {type(value).__name__}")
+    missing = [name for name, value in values.items() if str(value).strip() == ""]
+    if missing:
+        raise ConfigError(missing_options(missing, prefix))
+
+
+def missing_options(names: list[str], prefix: str) -> str:
+    """What is to be said of options that are missing."""
+    examples = {"endpoint": "https://events.example.com", "app_id": "kiosk-7"}
+    example = ", for example " + examples[names[0]] if names[0] in examples else ""
+    if len(names) == 1:
+        name = names[0]
+        example = example or f" (or {prefix}API_KEY_FILE)"
+        return f"{name} is required: pass {name}= or set {prefix}{name.upper()}{example}"
+    *first, last = names
+    *arguments, argument = (f"{name}=" for name in names)
+    *variables, variable = (prefix + name.upper() for name in names)
+    return (
+        f"{', '.join(first)} and {last} are required: pass {', '.join(arguments)} and {argument},"
+        f" or set {', '.join(variables)} and {variable}"
+    )
 
 
 def without_secrets(url: str) -> str:
@@ -71,11 +113,79 @@ def file_path(name: str, value: str | os.PathLike[str]) -> Path:
         raise ConfigError(f"{name} must name a file, got {str(value)!r}")
     try:
         return path.expanduser().absolute()
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{name} is relative, got {str(value)!r}, and the working directory is gone;"
+            " use an absolute path"
+        ) from None
     except RuntimeError:
         raise ConfigError(
             f"{name} begins with a home directory that is not known, got {str(value)!r};"
             " use an absolute path"
         ) from None
+
+
+def certificates(name: str, value: object) -> bool | str:
+    """True, False, or what can verify a server: a file of certificates, or a directory."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, (str, os.PathLike)):
+        raise ConfigError(f"{name} must be True, False or the path of a CA bundle, got {value!r}")
+    offer = "give True, False or the path of a CA bundle"
+    try:
+        path = Path(value).expanduser().absolute()
+        if path.is_dir():
+            return str(path)
+        with path.open("rb") as file:
+            begins = any(_PEM in line for line in file)
+    except (OSError, RuntimeError, ValueError) as error:  # no home; a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{name} cannot be read, got {str(value)!r}: {reason}; {offer}") from None
+    if not begins:
+        raise ConfigError(f"{name} holds no certificate in PEM form, got {str(value)!r}; {offer}")
+    return str(path)
+
+
+def key_from_file(environ: Mapping[str, str], variable: str) -> str | None:
+    """The api key in the file that `<variable>_FILE` names, or None where it is not set.
+
+    Secrets of Docker and Kubernetes are mounted as files. Raises `ConfigError`, also where
+    `variable` itself is set: nobody could say which is meant.
+    """
+    place = environ.get(f"{variable}_FILE", "")
+    if place == "":
+        return None
+    if environ.get(variable, "") != "":
+        raise ConfigError(f"{variable} and {variable}_FILE are both set; set one of them")
+    return read_key(f"{variable}_FILE", place)
+
+
+def read_key(name: str, place: str) -> str:
+    """The api key in a file, without the line break at its end. Raises `ConfigError`."""
+    shown = place if place.isprintable() else ascii(place)
+    try:
+        path = Path(place).expanduser()
+        text = path.read_text("utf-8-sig")  # editors of Windows put a byte order mark in front
+    except (OSError, RuntimeError, ValueError) as error:  # not UTF-8, a NUL in the name, no home
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError(f"{name} {shown} cannot be read: {reason}") from None
+    key = text.removesuffix("\n").removesuffix("\r")  # that belongs to the file, not to the key
+    if key.strip() == "":
+        raise ConfigError(f"{name} {shown} is empty; write the api key into it")
+    return key
+
+
+@contextmanager
+def said_by(sources: Mapping[str, str]) -> Iterator[None]:
+    """A `ConfigError` about one of these options says, too, where its value comes from."""
+    try:
+        yield
+    except ConfigError as error:
+        name = re.match(r"\w*", str(error))
+        source = sources.get(name[0]) if name else None
+        if source is None:
+            raise
+        raise ConfigError(f"{error} (from {source})") from None
 
 
 def whole(name: str, value: object, least: int) -> None:

@@ -104,7 +104,7 @@ def acquire(path: Path) -> Lease | None:
             f"lock file {target} cannot be used ({error}); make the first client before the program"
             " forks, or fork when that is made"
         ) from error
-    except RuntimeError as error:  # Python 3.10 loads no thread pools in an atexit hook
+    except RuntimeError as error:  # Python 3.11 loads no thread pools in an atexit hook
         raise QueueError(
             f"lock file {target} cannot be used while the interpreter shuts down ({error}); make"
             " the first client earlier"

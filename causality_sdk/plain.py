@@ -1,10 +1,10 @@
-"""What JSON does not know, as JSON: datetime, date, UUID, Decimal, Enum, dataclass, bytes, set,
-Path and numpy scalars.
+"""What JSON does not know, as JSON: datetime, date, time, UUID, Decimal, Enum, dataclass, bytes,
+set, Path, numpy scalars, and what behaves like a list, a set or a text without being one.
 
 Two ways to the same result. `convert` is the hook that orjson calls for a single unknown value;
 `plain` walks a whole value and is taken only when the fast way failed or is in doubt, since it
 knows the path to what is wrong. Pure. Invariant: nothing is changed silently; NaN, infinity and
-naive datetimes raise.
+naive datetimes raise, and so does what could be written in more than one way, such as a timedelta.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import dataclasses
 import math
 import reprlib
 import sys
-from collections.abc import Mapping
-from datetime import date, datetime
+from collections import UserString
+from collections.abc import Awaitable, Iterator, Mapping, Sequence, Set, ValuesView
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
@@ -31,6 +32,7 @@ from causality_sdk.errors import EventError
 ORJSON_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 PATH_CHARS = 200  # of the path in an error; a name may be as long as an event
+ITEMS_MAX = 1_000_000  # of what only knows how to make them: range(10**9) would fill the memory
 MAX_DEPTH = 250  # orjson refuses to go deeper than 254; a value that holds itself goes for ever
 
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what orjson writes as a number
@@ -46,6 +48,11 @@ def show(value: object) -> str:
     except Exception as error:  # noqa: BLE001 - a __repr__ of the user's may raise anything
         text = f"(its repr raised {type(error).__name__})"
     return f"{type(value).__name__} {text}"
+
+
+def short(path: str) -> str:
+    """A path as an error shows it: what holds itself would repeat its name 250 times."""
+    return path if len(path) <= PATH_CHARS else f"{path[: PATH_CHARS // 4]}…"
 
 
 def convert(value: Any) -> Any:
@@ -98,7 +105,47 @@ def _converted_subclass(value: Any) -> Any:
         return list(value)
     elif isinstance(value, Mapping):
         return dict(value)
-    raise TypeError("is of a type that cannot be sent; convert it, for example with str(...)")
+    return _converted_lookalike(value)
+
+
+# Module -> its types that are written as their text. None of them exists before it was imported.
+_AS_TEXT = {
+    "fractions": ("Fraction",),  # "1/3": as a number it would be rounded
+    "ipaddress": (
+        "IPv4Address", "IPv6Address", "IPv4Network", "IPv6Network",
+    ),  # interfaces are addresses, too
+    "django.utils.functional": ("Promise",),  # texts that are translated when they are read
+    "flask_babel.speaklater": ("LazyString",),
+    "babel.support": ("LazyProxy",),
+}  # fmt: skip
+
+
+def _converted_lookalike(value: Any) -> Any:
+    """What behaves like a text, a list or a set; the words for what does not."""
+    if isinstance(value, (UserString, time)):
+        return str(value)
+    for module, names in _AS_TEXT.items():
+        loaded = sys.modules.get(module)
+        if loaded is not None and isinstance(value, tuple(getattr(loaded, n) for n in names)):
+            return str(value)
+    if isinstance(value, (Sequence, Set, ValuesView)):
+        if len(value) > ITEMS_MAX:
+            raise TypeError(f"has {len(value)} items, above {ITEMS_MAX}; send less")
+        # Of a dict the keys and the items have an order of their own, which a set has not.
+        return list(value)
+    raise TypeError(_advice(value))
+
+
+def _advice(value: object) -> str:
+    if isinstance(value, timedelta):
+        return "has no form of its own in JSON; use .total_seconds(), with the unit in the name"
+    if isinstance(value, Awaitable):
+        return "was not awaited; await it"
+    if isinstance(value, Iterator):
+        return "can be read once only; use list(...)"
+    if callable(getattr(value, "tolist", None)):
+        return "is of a type that cannot be sent; use .tolist()"
+    return "is of a type that cannot be sent; convert it, for example with str(...)"
 
 
 def _converted(value: Any, path: str) -> Any:
@@ -106,11 +153,9 @@ def _converted(value: Any, path: str) -> Any:
     try:
         return convert(value)
     except TypeError as error:
-        raise EventError(f"{path[:PATH_CHARS]} ({show(value)}) {error}") from None
+        raise EventError(f"{short(path)} ({show(value)}) {error}") from None
     except Exception as error:  # of the value's own code: a field that was never set, a view
-        raise EventError(
-            f"{path[:PATH_CHARS]} ({show(value)}) cannot be read: {show(error)}"
-        ) from error
+        raise EventError(f"{short(path)} ({show(value)}) cannot be read: {show(error)}") from error
 
 
 def _ordered(values: set[Any] | frozenset[Any]) -> list[Any]:
@@ -130,9 +175,7 @@ def plain(value: Any, path: str, depth: int = 0) -> Any:
     if value is None or value is True or value is False:
         return value
     if depth > MAX_DEPTH:
-        raise EventError(
-            f"{path[:PATH_CHARS]} is nested more than {MAX_DEPTH} deep, or holds itself"
-        )
+        raise EventError(f"{short(path)} is nested more than {MAX_DEPTH} deep, or holds itself")
     if isinstance(value, Enum):  # before str and int, which an Enum may also be
         return plain(value.value, path, depth + 1)
     if isinstance(value, str):
@@ -142,7 +185,7 @@ def plain(value: Any, path: str, depth: int = 0) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise EventError(
-                f"{path[:PATH_CHARS]} is {float(value)}; JSON has no such number, use None or"
+                f"{short(path)} is {float(value)}; JSON has no such number, use None or"
                 " leave it out"
             )
         return float(value)
@@ -159,7 +202,7 @@ def _plain_items(value: dict[Any, Any], path: str, depth: int) -> dict[str, Any]
     for key, item in value.items():
         name = _checked_key(key, path)
         if name in items:
-            raise EventError(f"{path[:PATH_CHARS]} has two keys that are written {show(name)}")
+            raise EventError(f"{short(path)} has two keys that are written {show(name)}")
         items[name] = plain(item, f"{path}.{name}", depth + 1)
     return items
 
@@ -170,7 +213,7 @@ def _checked_int(value: int, path: str) -> int | str:
     try:
         return str(int(value))  # most readers of JSON would round it
     except ValueError as error:  # sys.set_int_max_str_digits
-        raise EventError(f"{path[:PATH_CHARS]} is too large a number: {error}") from None
+        raise EventError(f"{short(path)} is too large a number: {error}") from None
 
 
 def _checked_text(text: str, path: str) -> str:
@@ -178,7 +221,7 @@ def _checked_text(text: str, path: str) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise EventError(
-            f"{path[:PATH_CHARS]} holds a lone surrogate (character {error.start}), which is not"
+            f"{short(path)} holds a lone surrogate (character {error.start}), which is not"
             " Unicode text; decode its source with errors='replace'"
         ) from None
     return str.__str__(text)
@@ -189,6 +232,6 @@ def _checked_key(key: object, path: str) -> str:
         key = key.value
     if not isinstance(key, str):
         raise EventError(
-            f"{path[:PATH_CHARS]} has the key {show(key)}; keys must be strings, use str(...)"
+            f"{short(path)} has the key {show(key)}; keys must be strings, use str(...)"
         )
     return _checked_text(key, path)

@@ -6,7 +6,7 @@ No neighbour. Everything here is frozen: it can be kept, compared and sent to an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from causality_sdk.errors import DeliveryError
@@ -83,7 +83,7 @@ class Stats:
 
     tracked: int = 0
     acknowledged: int = 0
-    evicted: Mapping[str, int] | None = None
+    evicted: Mapping[str, int] = field(default_factory=dict)
     """By reason."""
     buried: int = 0
     pending: int = 0

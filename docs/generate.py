@@ -165,7 +165,7 @@ def signature(name: str, function: Function) -> str:
     if pairs and pairs[0][0].arg in ("self", "cls"):
         pairs = pairs[1:]
     parts = [_parameter(arg, default) for arg, default in pairs]
-    if args.vararg:
+    if args.vararg and ast.unparse(args.vararg.annotation or args.vararg) != "Never":
         parts.append("*" + _parameter(args.vararg, None))
     elif args.kwonlyargs:
         parts.append("*")
@@ -237,7 +237,7 @@ def class_section(owner: Module, name: str) -> Iterator[str]:
     yield f"### {name}\n"
     yield from constructor(name, parts)
     yield f"{docstring(node)}\n"
-    if name == "Config":
+    if name in ("Config", "ClientOptions"):
         yield "Every option is in [the table of options](config.md).\n"
     else:
         yield from fields_table(parts)
@@ -277,10 +277,11 @@ def api_page() -> str:
     imported = root.imported()
     for name in root.exported():
         source = imported[name]
-        if not name.startswith("__") and not source.endswith(".errors"):
+        if not name.startswith("__") and not source.endswith((".errors", ".aio")):
             lines += section(module(source), name)
     aio = module(f"{PACKAGE}.aio")
-    lines += [f"## {aio.name}\n", "For asyncio.\n"]
+    lines += [f"## {aio.name}\n"]
+    lines += [f"For asyncio. `AsyncClient` can be imported from `{PACKAGE}`, too.\n"]
     for name in aio.exported():
         lines += class_section(aio, name)
     lines += [f"## {PACKAGE}.testing\n", docstring(testing.tree).split("\n\n")[0] + "\n"]
@@ -353,6 +354,7 @@ def packtrack_page() -> str:
     variables = _packtrack_variables()
     lines += ["## Environment\n", "| variable | option |", "| --- | --- |"]
     lines += [f"| `{variable}` | `{option}` |" for option, variable in variables.items()]
+    lines += ["| `PACKTRACK_API_KEY_FILE` | a file that holds the `api_key` |"]
     return "\n".join(lines)
 
 
@@ -421,6 +423,14 @@ def config_page() -> str:
         "sizes in bytes. A flag in the environment is `1`, `true`, `yes`, `on`, or `0`, `false`,",
         "`no`, `off`. Without a variable in its column, an option can be given as an argument"
         " only.\n",
+        f"`{ENV_PREFIX}API_KEY_FILE` names a file that holds the key, as secrets of Docker and",
+        "Kubernetes are mounted. An argument `api_key` wins over it; to set it and",
+        f"`{ENV_PREFIX}API_KEY` at once is an error. A variable that is probably misspelt, such as",
+        f"`{ENV_PREFIX}FLUSH_INTERVALL`, is told in one line of the log.\n",
+        "The config file `config.toml` and the variables `CAUSALITY_CONFIG`, `CAUSALITY_HEADERS`",
+        "and `CAUSALITY_PROXIES` are for [the command](cli.md) only: `Client` does not read them.",
+        "Other trackers have other names for some options; they are in",
+        "[Coming from other trackers](../how-to/coming-from-other-trackers.md).\n",
         "| option | type | default | environment | meaning |",
         "| --- | --- | --- | --- | --- |",
     ]

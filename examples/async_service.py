@@ -10,8 +10,7 @@ from typing import Any
 
 from _server import server
 
-from causality_sdk import Event
-from causality_sdk.aio import AsyncClient
+from causality_sdk import AsyncClient, Event
 
 
 async def charge(client: AsyncClient, order: int) -> None:

@@ -6,14 +6,12 @@ Run it as it stands, or with CAUSALITY_ENDPOINT and CAUSALITY_API_KEY set to use
 from __future__ import annotations
 
 import atexit
-import signal
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 from _server import server
 
-from causality_sdk import Client
+from causality_sdk import Client, exit_on_sigterm
 
 # atexit runs what was registered last first: the client closes before the server goes away.
 surroundings = ExitStack()
@@ -32,7 +30,7 @@ def shut_down() -> None:
 
 atexit.register(shut_down)
 # Without this, SIGTERM (systemd, Docker, Kubernetes) would end the process and skip atexit.
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+exit_on_sigterm()
 
 
 def charge(order: int) -> None:

@@ -350,6 +350,10 @@ def test_a_bad_event_raises_where_it_is_tracked_and_the_others_go_on(queue_path:
             assert [type(result) for result in results] == [str, *[EventError] * 3, str]
             with pytest.raises(EventError, match="event 1: "):
                 await client.track_many([Event("good"), Event("bad", {"x": object()})])
+            with pytest.raises(EventError, match="for one event use track"):
+                await client.track_many(Event("good"))  # type: ignore[arg-type]
+            with pytest.raises(EventError, match="multiply it by 1000"):
+                await client.track("good", timestamp=1_700_000_000)
             with pytest.raises(EventError, match="item 0 is a str"):
                 await client.track_many(["good"])  # type: ignore[list-item]
         assert rows_in(queue_path) == ["good", "good"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 import click
@@ -19,6 +21,7 @@ from causality_sdk.cli import COMMANDS, main
 from causality_sdk.cli.exits import InputError
 from causality_sdk.cli.groups import LazyGroup
 from causality_sdk.cli.ndjson import parse_event, read_events
+from causality_sdk.event import Encoder
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -171,13 +174,15 @@ class TestExitCodes:
 
 class TestEventsFromFiles:
     def test_plain_and_gzip_give_the_same_whatever_their_name(self, tmp_path: Path) -> None:
-        data = b'{"event_type":"a"}\n\n{"event_type":"b","timestamp_ms":5,"user_id":"u"}\n'
+        data = (
+            b'{"event_type":"a"}\n\n{"event_type":"b","timestamp_ms":1732147200005,"user_id":"u"}\n'
+        )
         plain, packed = tmp_path / "plain.gz", tmp_path / "packed.txt"
         plain.write_bytes(data)
         packed.write_bytes(gzip.compress(data))
         events = list(read_events(plain))
         assert [(line, event.event_type) for line, event in events] == [(1, "a"), (3, "b")]
-        assert (events[1][1].timestamp, events[1][1].user_id) == (5, "u")
+        assert (events[1][1].timestamp, events[1][1].user_id) == (1732147200005, "u")
         assert list(read_events(packed)) == events
 
     @pytest.mark.parametrize(
@@ -190,7 +195,18 @@ class TestEventsFromFiles:
             (b'{"event_type":""}', "event_type must not be empty"),
             (b'{"event_type":7}', "event_type must be a string"),
             (b'{"event_type":"a","extra":1}', "'extra' is not a field"),
-            (b'{"event_type":"a","timestamp_ms":"now"}', "timestamp must be"),
+            (b'{"event_type":"a","timestamp_ms":"now"}', "timestamp_ms must be whole milliseconds"),
+            (b'{"event_type":"a","timestamp_ms":1700000000}', "if it is seconds, multiply it"),
+            (b'{"event_type":"a","timestamp":1700000000}', "if it is seconds, multiply it"),
+            (b'{"event_type":"a","timestamp":"now"}', "neither milliseconds nor ISO 8601"),
+            (b'{"event_type":"a","timestamp":"2026-01-01T00:00:00"}', "has no time zone"),
+            (b'{"event_type":"a","timestamp":1,"timestamp_ms":1}', "are both given"),
+            (b'{"event_type":"a","timestamp_ms":"2026-01-01T00:00:00Z"}', "goes into timestamp"),
+            (b'{"event":"a"}', "'event' is not a field of an event; use event_type"),
+            (b'{"event_type":"a","userId":"u"}', "'userId' is not a field of an event; did you"),
+            (b'{"event_type":"a","anonymousId":"u"}', "use device_id"),
+            (b'{"event_type":"a","messageId":"u"}', "use idempotency_key"),
+            (b'{"event_type":"a","colour":"u"}', "use properties for it"),
             (b'{"event_type":"a","properties":[1]}', "properties must be a mapping"),
             (b'{"event_type":"a","properties":{"x":NaN}}', "NaN is not JSON"),
             (b'{"event_type":"a","properties":{"x":1e999}}', "properties.x"),
@@ -208,6 +224,27 @@ class TestEventsFromFiles:
             next(found)
         assert f"{path}, line 2: " in caught.value.message
         assert complaint in caught.value.message
+
+    @pytest.mark.parametrize(
+        "field",
+        [
+            '"timestamp":"2024-11-21T01:00:00+01:00"',
+            '"timestamp":"2024-11-21T00:00:00Z"',
+            '"timestamp":1732147200000',
+            '"timestamp_ms":1732147200000',
+        ],
+    )
+    def test_a_time_may_be_given_in_either_way(self, field: str) -> None:
+        event = parse_event(f'{{"event_type":"a",{field}}}'.encode())
+        _, payload = Encoder("app", max_event_bytes=1000).encode_event(event)
+        assert json.loads(payload)["timestamp_ms"] == 1_732_147_200_000
+
+    def test_an_export_keeps_a_time_of_long_ago(self) -> None:
+        """It was encoded by a tracker, from a datetime; the number means what it says."""
+        encoder = Encoder("app", max_event_bytes=1000)
+        long_ago = datetime(1999, 12, 31, tzinfo=timezone.utc)
+        _, exported = encoder.encode("a", timestamp=long_ago)
+        assert encoder.encode_event(parse_event(exported))[1] == exported
 
     def test_a_whole_number_beyond_64_bits_becomes_a_string(self) -> None:
         event = parse_event(b'{"event_type":"a","properties":{"x":18446744073709551616,"y":-1}}')

@@ -62,7 +62,10 @@ class TestPrecedence:
     @pytest.mark.parametrize(
         ("text", "environ", "complaint"),
         [
-            ("batchsize = 1", {}, "batchsize is not an option"),
+            ("batchsize = 1", {}, "batchsize is not an option; did you mean batch_size?"),
+            ("write_key = 'secret'", {}, "write_key is not an option; here it is api_key"),
+            ("colour = 1", {}, "colour is not an option; the options are api_key"),
+            (f"api_key_file = '{os.devnull}'", {}, "is empty; write the api key into it"),
             ("batch_size = ", {}, "is not TOML"),
             ("api_key = 'secret'\napi_key_file = 'x'", {}, "are both given"),
             ("api_key_file = '/nowhere'", {}, "/nowhere cannot be read: No such file"),
@@ -77,6 +80,29 @@ class TestPrecedence:
             resolve(tmp_path, text, **environ)
         assert complaint in str(caught.value)
         assert "secret" not in str(caught.value)
+
+    def test_a_wrong_value_says_where_it_comes_from(self, tmp_path: Path) -> None:
+        need = "api_key = 'k'\napp_id = 'a'\nendpoint = 'http://x'\n"
+        with pytest.raises(ConfigError) as caught:
+            resolve(tmp_path, f"{need}flush_interval = '3'").config()
+        assert str(caught.value) == (
+            f"flush_interval must be a number, got '3' (from config file {tmp_path}/config.toml)"
+        )
+        with pytest.raises(ConfigError, match=r"got -1.0 \(from CAUSALITY_JITTER\)$"):
+            resolve(tmp_path, need, CAUSALITY_JITTER="-1").config()
+        with pytest.raises(ConfigError, match=r"got -1.0 \(from --jitter\)$"):
+            resolve(tmp_path, need, flags={"jitter": -1.0}).config()
+
+    def test_everything_that_is_missing_is_told_at_once(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError) as caught:
+            resolve(tmp_path).config()
+        assert str(caught.value) == (
+            "api_key, endpoint and app_id are required: give --api-key-file FILE, --endpoint … and"
+            " --app-id …, set CAUSALITY_API_KEY, CAUSALITY_ENDPOINT and CAUSALITY_APP_ID, or write"
+            f" api_key = …, endpoint = … and app_id = … into {tmp_path}/config.toml"
+        )
+        with pytest.raises(ConfigError, match=r"^endpoint is required: give --endpoint …, set"):
+            resolve(tmp_path, "api_key = 'k'\napp_id = 'a'").config()
 
     def test_a_config_file_that_was_named_must_be_there(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="does not exist"):

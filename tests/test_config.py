@@ -12,19 +12,27 @@ from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
 
+import certifi
 import platformdirs
 import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from causality_sdk.config import ENV_PREFIX, Config, default_queue_path
+from causality_sdk.config import ENV_PREFIX, Config
+from causality_sdk.default_path import default_queue_path
 from causality_sdk.errors import ConfigError
+from causality_sdk.packtrack import PackTrackConfig
 from causality_sdk.wire.base import Request, Response, Verdict
 from causality_sdk.wire.causality_proto import CausalityProtoWire
 
+CERTIFI = certifi.where()
 KEY = "sk-live-5up3r53cr37"
-REQUIRED = {"api_key": KEY, "endpoint": "https://events.example.com", "app_id": "kiosk-7"}
+REQUIRED: dict[str, Any] = {
+    "api_key": KEY,
+    "endpoint": "https://events.example.com",
+    "app_id": "kiosk-7",
+}
 
 DEFAULTS: dict[str, object] = {
     "api_key": "",
@@ -59,6 +67,7 @@ DEFAULTS: dict[str, object] = {
     "strict": False,
     "start": True,
     "enabled": True,
+    "debug": False,
     "logger": logging.getLogger("causality_sdk"),
     "on_delivered": None,
     "on_dropped": None,
@@ -84,6 +93,10 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("endpoint", "https://host/?a=1", "https://host/?...", "must not have a query"),
     ("endpoint", "https://host?", "https://host?...", "must not have a query"),
     ("endpoint", "https://host/#a", "https://host/?...", "must not have a query or a fragment"),
+    ("endpoint", "https://host/v1/events/batch", "/v1/events/batch'", "use https://host"),
+    ("endpoint", "https://host/a/v1/events/batch/", "/v1/events/batch/'", "use https://host/a"),
+    ("endpoint", "https://host/V1/Events", "'https://host/V1/Events'", "use https://host"),
+    ("endpoint", "https://host/health", "'https://host/health'", "use https://host"),
     ("endpoint", "https://u:p@host/x", "https://...@host/x", "use api_key or headers"),
     ("app_id", "", "", "pass app_id= or set CAUSALITY_APP_ID, for example kiosk-7"),
     ("app_id", " \t", "", "pass app_id= or set CAUSALITY_APP_ID"),
@@ -136,7 +149,13 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("headers", {"X-A": " 1"}, "['X-A']", "without line breaks or spaces around it"),
     ("headers", {"X-A": 1}, "['X-A']", "must be a string of printable ASCII"),
     ("verify", None, "None", "must be True, False or the path of a CA bundle"),
+    ("verify", "/nope.pem", "'/nope.pem'", "give True, False or the path of a CA bundle"),
+    ("verify", "maybe", "'maybe'", "give True, False or the path of a CA bundle"),
+    ("verify", "a\0b", r"'a\x00b'", "give True, False or the path of a CA bundle"),
+    ("verify", __file__, "test_config.py", "holds no certificate in PEM form"),
     ("proxies", "http://proxy", "str", "must be a mapping such as {'https': 'http://proxy:3128'}"),
+    ("proxies", {"https": 3128}, "int for 'https'", "must map texts to texts"),
+    ("proxies", {"https": None}, "NoneType for 'https'", "must map texts to texts"),
     ("session", object(), "object", "must have a method request()"),
     ("wire", "carrier-pigeon", "'carrier-pigeon'", "'causality-proto' or 'packtrack'"),
     ("wire", object(), "object", "must have a method frame()"),
@@ -146,6 +165,7 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("strict", 1, "got 1", "must be True or False"),
     ("start", "no", "'no'", "must be True or False"),
     ("enabled", "no", "'no'", "must be True or False"),
+    ("debug", 1, "got 1", "must be True or False"),
     ("logger", "causality", "str", "must be a logging.Logger"),
     ("on_delivered", 1, "int", "must be callable"),
     ("on_dropped", "print", "str", "must be callable"),
@@ -175,13 +195,14 @@ VARIABLES: list[tuple[str, str, object]] = [
     ("compression", "gzip", "gzip"),
     ("close_timeout", "0", 0.0),
     ("user_agent", "till/1.0", "till/1.0"),
-    ("verify", "/etc/ssl/own.pem", "/etc/ssl/own.pem"),
+    ("verify", CERTIFI, CERTIFI),
     ("wire", "causality", "causality"),
     ("take_over", "true", True),
     ("fallback", "memory", "memory"),
     ("strict", "yes", True),
     ("start", "off", False),
     ("enabled", "0", False),
+    ("debug", "1", True),
 ]
 ONLY_ARGUMENTS = {
     "headers",
@@ -238,7 +259,7 @@ class OwnTransport:
 
 class TestDefaults:
     def test_every_field_has_the_documented_default(self) -> None:
-        config = Config(**REQUIRED)  # type: ignore[arg-type]
+        config = Config(**REQUIRED)
         actual = {spec.name: getattr(config, spec.name) for spec in fields(Config)}
         assert actual == {**DEFAULTS, **REQUIRED}
 
@@ -279,7 +300,8 @@ class TestChecks:
             ("headers", {"X-Tenant": "a b\tc", "X-Empty": ""}),
             ("proxies", {"https": "http://proxy:3128"}),
             ("verify", False),
-            ("verify", "/etc/ssl/own.pem"),
+            ("verify", CERTIFI),
+            ("verify", str(Path(CERTIFI).parent)),
             ("session", requests.Session()),
             ("wire", OwnWire()),
             ("transport", OwnTransport()),
@@ -302,10 +324,47 @@ class TestChecks:
         assert load(wire=wire).compression is None
 
     def test_an_unknown_option_is_an_error_that_lists_the_options(self) -> None:
-        with pytest.raises(ConfigError, match="api_kee is not an option") as caught:
-            load(api_kee=KEY)
+        with pytest.raises(ConfigError, match="colour is not an option") as caught:
+            load(colour=KEY)
         assert "api_key, endpoint, app_id, batch_size" in str(caught.value)
         assert KEY not in everything_about(caught.value)
+
+    def test_everything_that_is_missing_is_told_at_once(self) -> None:
+        with pytest.raises(ConfigError) as caught:
+            Config.load({})
+        assert str(caught.value) == (
+            "api_key, endpoint and app_id are required: pass api_key=, endpoint= and app_id=, or"
+            " set CAUSALITY_API_KEY, CAUSALITY_ENDPOINT and CAUSALITY_APP_ID"
+        )
+        with pytest.raises(ConfigError, match=r"^endpoint and app_id are required"):
+            Config.load({}, api_key=KEY)
+
+    @pytest.mark.parametrize("wire", ["causality", "causality-proto"])
+    def test_an_endpoint_with_the_path_of_its_wire_is_refused(self, wire: str) -> None:
+        for path in ("/v1/events/batch", "/v1/events", "/health"):
+            with pytest.raises(ConfigError, match=r"^endpoint must be the base URL"):
+                load(endpoint=f"https://host{path}", wire=wire)
+        with pytest.raises(ConfigError, match=r"without the path /api/ingest.*; use https://host$"):
+            load(endpoint="https://host/api/ingest", wire="packtrack")
+        assert load(endpoint="https://host/api/ingest").endpoint == "https://host/api/ingest"
+        own = load(endpoint="https://host/v1/events/batch", wire=OwnWire())
+        assert own.endpoint == "https://host/v1/events/batch"
+
+    def test_an_endpoint_below_v1_is_taken_and_told_of_once(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(2):
+            assert load(endpoint="https://stages/v1").endpoint == "https://stages/v1"
+        (line,) = caplog.messages
+        assert "requests go to https://stages/v1/v1/events/batch" in line
+
+    def test_a_relative_bundle_is_found_after_a_change_of_directory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "own.pem").write_bytes(Path(CERTIFI).read_bytes()[:4000])
+        monkeypatch.chdir(tmp_path)
+        assert load(verify="own.pem").verify == str(tmp_path / "own.pem")
+        assert load(verify=Path("own.pem")).verify == str(tmp_path / "own.pem")
 
     def test_headers_of_the_caller_changed_later_do_not_change_the_config(self) -> None:
         headers = {"X-A": "1"}
@@ -427,10 +486,79 @@ class TestEnvironment:
 
     def test_config_itself_reads_no_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CAUSALITY_BATCH_SIZE", "12")
-        assert Config(**REQUIRED).batch_size == 50  # type: ignore[arg-type]
+        assert Config(**REQUIRED).batch_size == 50
+
+    def test_a_misspelt_variable_is_told_of_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        for _ in range(2):
+            load({"CAUSALITY_JITTERR": "0"})
+        assert caplog.messages == [
+            "causality: CAUSALITY_JITTERR is not read; did you mean CAUSALITY_JITTER?"
+        ]
+
+    def test_a_value_out_of_bounds_says_which_variable_it_came_from(self) -> None:
+        with pytest.raises(ConfigError, match=r"got -1 \(from CAUSALITY_BATCH_SIZE\)$"):
+            load({"CAUSALITY_BATCH_SIZE": "-1"})
+        with pytest.raises(ConfigError, match=r"got -1$"):
+            load({"CAUSALITY_BATCH_SIZE": "7"}, batch_size=-1)
 
     def test_other_variables_with_the_prefix_are_left_alone(self) -> None:
         assert load({"CAUSALITY_SOMETHING": "x"}) == load()
+
+
+class TestTheKeyInAFile:
+    """Secrets of Docker and Kubernetes are mounted as files."""
+
+    @pytest.mark.parametrize(
+        ("load_from", "prefix"), [(Config.load, "CAUSALITY"), (PackTrackConfig.load, "PACKTRACK")]
+    )
+    def test_it_is_read_without_its_line_break(
+        self, tmp_path: Path, load_from: Callable[..., Any], prefix: str
+    ) -> None:
+        variable, options = f"{prefix}_API_KEY_FILE", REQUIRED.copy()
+        del options["api_key"]
+        if prefix == "PACKTRACK":
+            options = {}
+        file = tmp_path / "key"
+        for text in (KEY, f"{KEY}\n", f"{KEY}\r\n", f"\ufeff{KEY}"):
+            file.write_bytes(text.encode())
+            assert load_from({variable: str(file)}, **options).api_key == KEY
+        # The argument wins, and then the file is not even opened.
+        found = load_from({variable: "/nowhere"}, **options, api_key="mine")
+        assert found.api_key == "mine"
+        with pytest.raises(ConfigError, match="are both set; set one of them") as caught:
+            load_from({variable: str(file), f"{prefix}_API_KEY": KEY}, **options)
+        assert KEY not in everything_about(caught.value)
+        assert load_from({variable: "", f"{prefix}_API_KEY": KEY}, **options).api_key == KEY
+
+    @pytest.mark.parametrize(
+        ("content", "fix"),
+        [
+            (None, "cannot be read: No such file or directory"),
+            (b"", "is empty; write the api key into it"),
+            (b"\n", "is empty"),
+            (b"\xff\xfe", "cannot be read: it is not text"),
+        ],
+    )
+    def test_what_is_wrong_with_the_file_is_told(
+        self, tmp_path: Path, content: bytes | None, fix: str
+    ) -> None:
+        file = tmp_path / "key"
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(ConfigError) as caught:
+            Config.load({"CAUSALITY_API_KEY_FILE": str(file)})
+        assert str(caught.value).startswith(f"CAUSALITY_API_KEY_FILE {file} {fix}")
+
+    def test_a_key_that_is_wrong_names_the_variable_and_not_the_key(self, tmp_path: Path) -> None:
+        file = tmp_path / "key"
+        file.write_text(f"{KEY}\n\n")
+        with pytest.raises(ConfigError, match=r"\(from CAUSALITY_API_KEY_FILE\)") as caught:
+            Config.load({"CAUSALITY_API_KEY_FILE": str(file)}, endpoint="http://x", app_id="a")
+        assert KEY not in everything_about(caught.value)
+
+    def test_tracking_that_is_switched_off_needs_no_file(self) -> None:
+        environ = {"CAUSALITY_API_KEY_FILE": "/nowhere", "CAUSALITY_ENABLED": "false"}
+        assert Config.load(environ).enabled is False
 
 
 def _unreadable_environment() -> object:
@@ -565,6 +693,20 @@ class TestQueuePath:
         config = load(queue_path="queues/own.db")
         monkeypatch.chdir("/")
         assert config.resolved_queue_path == tmp_path / "queues" / "own.db"
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows keeps a directory that is in use")
+    def test_a_relative_path_in_a_directory_that_is_gone_is_a_config_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        for option in ("queue_path", "verify"):
+            with pytest.raises(ConfigError, match=f"^{option} .*use an absolute path|^{option}"):
+                load_one(option, "own.db")
+        with pytest.raises(ConfigError, match=r"the working directory is gone; use an absolute"):
+            load(queue_path="own.db")
+        assert load(queue_path=tmp_path / "own.db").queue_path == tmp_path / "own.db"
 
     @pytest.mark.skipif(os.name == "nt", reason="HOME is the home directory on POSIX only")
     def test_a_tilde_is_the_home_directory(self, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ LANGUAGES = {"python", "python no-run", "console", "text", "json", "ini", "sql",
 
 _FENCE = re.compile(r"^(?P<fence>```+|~~~+)[ ]*(?P<info>.*)$")
 _LINK = re.compile(r"(?<!\\)\]\((?P<target>[^)\s]+)\)")
+# The README is shown on pages of package indexes, too, where relative links would be dead.
+_OURS = re.compile(r"https://github\.com/causality-sdk/causality-sdk/(?:blob|tree)/main/")
 _HEADING = re.compile(r"^#{1,6} (?P<text>.+)$", re.MULTILINE)
 
 
@@ -91,14 +93,15 @@ def anchors(markdown: str) -> set[str]:
 
 
 def broken_links(page: Path, root: Path = ROOT) -> list[str]:
-    """Relative links of a page that lead nowhere, or out of the repository."""
+    """Links of a page into the repository that lead nowhere, and relative ones out of it."""
     broken = []
     for match in _LINK.finditer(without_blocks(page.read_text(encoding="utf-8"))):
         target = match["target"]
-        if re.match(r"[a-z]+:", target):
+        ours = _OURS.match(target)
+        if ours is None and re.match(r"[a-z]+:", target):
             continue
-        path, _, anchor = target.partition("#")
-        file = (page.parent / path).resolve() if path else page
+        path, _, anchor = (target[ours.end() :] if ours else target).partition("#")
+        file = ((root if ours else page.parent) / path).resolve() if path else page
         if (
             not file.exists()
             or not file.is_relative_to(root)
@@ -328,6 +331,9 @@ def test_every_public_name_has_a_docstring() -> None:
     assert undocumented(packtrack, packtrack.__all__) == []
 
 
+OURS = "https://github.com/causality-sdk/causality-sdk/blob/main/"
+
+
 class TestTheChecker:
     """A check that cannot fail is a defect."""
 
@@ -391,10 +397,13 @@ class TestTheChecker:
         page = self.page(
             tmp_path,
             "# One *two*: three\n[a](page.md) [b](gone.md) [c](#one-two-three) [d](#gone)"
-            " [e](https://events.invalid/x) [f](../outside.md)\n```text\n[g](gone.md)\n```\n",
+            " [e](https://events.invalid/x) [f](../outside.md)\n```text\n[g](gone.md)\n```\n"
+            f"[h]({OURS}page.md) [i]({OURS}gone.md)\n",
         )
         (tmp_path.parent / "outside.md").write_text("x", encoding="utf-8")
-        assert broken_links(page, tmp_path) == ["gone.md", "#gone", "../outside.md"]
+        assert broken_links(page, tmp_path) == [
+            "gone.md", "#gone", "../outside.md", f"{OURS}gone.md"
+        ]  # fmt: skip
 
     def test_commands_are_read_out_of_a_console_block(self) -> None:
         text = "A=1 .venv/bin/x y 'a b' && z -q \\\n  w > out\n"

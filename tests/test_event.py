@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import array
 import base64
 import collections
 import contextlib
 import dataclasses
 import enum
+import ipaddress
 import json
 import math
 import sys
 import threading
+import traceback
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -28,8 +31,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from causality_sdk.errors import EventError
-from causality_sdk.event import KEY_CHARS, MAX_TIMESTAMP_MS, Encoder, Event
+from causality_sdk.event import KEY_CHARS, Encoder, Event, several
 from causality_sdk.plain import MAX_DEPTH, ORJSON_OPTIONS, convert, plain
+from causality_sdk.timestamps import MAX_TIMESTAMP_MS, SECONDS_BELOW, at
 
 NOW = 1_732_147_200_000
 KEY = "01934c5e-0000-7000-8000-000000000000"
@@ -200,6 +204,20 @@ class TestWhatAValueBecomes:
             (collections.OrderedDict(b=1, a=2), {"b": 1, "a": 2}),
             (collections.defaultdict(int, a=1), {"a": 1}),
             (collections.UserDict({"a": 1}), {"a": 1}),
+            (collections.UserList([1, collections.UserList(["a"])]), [1, ["a"]]),
+            (collections.UserString("text"), "text"),
+            (collections.deque([2, 1]), [2, 1]),
+            (range(1, 7, 2), [1, 3, 5]),
+            ({"b": 1, "a": 2}.keys(), ["b", "a"]),
+            ({"b": 2, "a": 1}.values(), [2, 1]),
+            ({"b": 2, "a": 1}.items(), [["b", 2], ["a", 1]]),
+            (array.array("i", [1, 2]), [1, 2]),
+            (time(8, 30), "08:30:00"),
+            (time(8, 30, 0, 5, BERLIN), "08:30:00.000005+01:00"),
+            (Fraction(1, 3), "1/3"),
+            (ipaddress.ip_address("192.0.2.1"), "192.0.2.1"),
+            (ipaddress.ip_network("2001:db8::/32"), "2001:db8::/32"),
+            (ipaddress.ip_interface("192.0.2.1/24"), "192.0.2.1/24"),
             ({}, {}),
             ([], []),
         ],
@@ -211,6 +229,19 @@ class TestWhatAValueBecomes:
         # A null sends the event the slow way, which must agree.
         assert sent([value, None]) == [expected, None]
         assert plain(value, "v") == expected
+
+    @pytest.mark.parametrize("name", ["django.utils.functional.Promise", "babel.support.LazyProxy"])
+    def test_a_text_that_is_translated_late_is_the_text(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Late:
+            def __str__(self) -> str:
+                return "Guten Tag"
+
+        module, _, kind = name.rpartition(".")
+        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{kind: Late}))
+        assert sent([Late(), None]) == ["Guten Tag", None]
+        assert sent(Late()) == "Guten Tag"
 
     def test_a_set_that_cannot_be_sorted_is_sent_all_the_same(self) -> None:
         assert sorted(sent({1, "a"}), key=str) == [1, "a"]
@@ -236,9 +267,8 @@ class TestWhatCannotBeSent:
             Inner,
             lambda: None,
             1j,
-            Fraction(1, 2),
-            time(1, 2),
             timedelta(1),
+            range(10**9),
             iter([1]),
             (number for number in [1]),
             numpy.array([1]),
@@ -330,6 +360,40 @@ class TestWhatCannotBeSent:
         knot.items.append(knot)  # type: ignore[arg-type]
         for value in (ring, wheel, knot, Lazy(a=ring)):
             assert "holds itself" in refused(value)
+
+    @pytest.mark.parametrize(
+        ("value", "advice"),
+        [
+            (timedelta(1), "use .total_seconds()"),
+            (iter([1]), "use list(...)"),
+            (numpy.array([1]), "use .tolist()"),
+            (range(10**9), "has 1000000000 items"),
+            (object(), "convert it, for example with str(...)"),
+            ({1: "a"}, "keys must be strings, use str(...)"),
+            ({None: "a"}, "keys must be strings, use str(...)"),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_the_advice_fits_the_type(self, value: object, advice: str) -> None:
+        assert advice in refused(value)
+
+    def test_what_was_not_awaited_is_told(self) -> None:
+        async def later() -> int:
+            return 1
+
+        coroutine = later()
+        assert "await it" in refused(coroutine)
+        coroutine.close()
+
+    def test_what_is_nested_deep_has_a_short_traceback_and_a_short_path(self) -> None:
+        ring: dict[str, Any] = {}
+        ring["a"] = ring
+        with pytest.raises(EventError) as caught:
+            ENCODER.encode("e", {"v": ring})
+        assert len(traceback.extract_tb(caught.value.__traceback__)) < 10
+        assert len("".join(traceback.format_exception(caught.value)).splitlines()) < 30
+        assert "properties.v.a.a" in str(caught.value)
+        assert len(str(caught.value)) < 130
 
     def test_too_deep_is_refused_with_a_short_message(self) -> None:
         value: Any = 1
@@ -431,12 +495,12 @@ class TestTheFields:
             user_id="u",
             session_id="s",
             device_id="d",
-            timestamp=5,
+            timestamp=NOW + 5,
             idempotency_key="k",
             app_id="other",
         )
         assert ENCODER.encode_event(event) == ENCODER.encode(
-            "e", {"a": 1}, "u", "s", "d", 5, "k", "other"
+            "e", {"a": 1}, "u", "s", "d", NOW + 5, "k", "other"
         )
 
     @pytest.mark.parametrize("field", ["user_id", "session_id", "device_id", "app_id"])
@@ -475,7 +539,11 @@ class TestTimes:
         ("value", "expected"),
         [
             (None, NOW),
-            (1, 1),
+            (SECONDS_BELOW, SECONDS_BELOW),
+            (at(1), 1),
+            (at(SECONDS_BELOW - 1), SECONDS_BELOW - 1),
+            (at(NOW), NOW),
+            (datetime(1999, 12, 31, tzinfo=timezone.utc), 946_598_400_000),
             (MAX_TIMESTAMP_MS, MAX_TIMESTAMP_MS),
             (datetime(2024, 11, 21, tzinfo=timezone.utc), NOW),
             (datetime(2024, 11, 21, 1, tzinfo=BERLIN), NOW),
@@ -515,6 +583,21 @@ class TestTimes:
     def test_a_time_out_of_range_is_refused(self, value: Any) -> None:
         with pytest.raises(EventError, match=r"timestamp must lie between 1 and"):
             ENCODER.encode("e", timestamp=value)
+
+    @pytest.mark.parametrize("value", [1, 5000, 1_700_000_000, SECONDS_BELOW - 1])
+    def test_seconds_are_not_taken_for_milliseconds(self, value: int) -> None:
+        with pytest.raises(
+            EventError, match=rf"^timestamp {value} would be \d+-\d\d-\d\d"
+        ) as caught:
+            ENCODER.encode("e", timestamp=value)
+        assert "if it is seconds, multiply it by 1000" in str(caught.value)
+        assert "an aware datetime" in str(caught.value)
+
+    def test_nanoseconds_and_texts_are_told_what_to_do(self) -> None:
+        with pytest.raises(EventError, match=r"for nanoseconds use // 1_000_000"):
+            ENCODER.encode("e", timestamp=1_732_147_200_000_000_000)
+        with pytest.raises(EventError, match=r"use datetime.fromisoformat\(...\), with a zone"):
+            ENCODER.encode("e", timestamp="2024-11-21T00:00:00Z")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("value", [1.5, True, "2024-11-21", date(2024, 11, 21), Rude()])
     def test_any_other_type_is_refused(self, value: Any) -> None:
@@ -576,6 +659,73 @@ class TestSize:
             EventError, match=rf"is {size} bytes, above max_event_bytes \({size - 1}\)"
         ):
             make(size - 1).encode("e", properties)
+
+    def test_the_largest_property_is_named(self) -> None:
+        with pytest.raises(EventError, match=r"2002 of them in properties.blob; send less"):
+            make(1000).encode("e", {"a": 1, "blob": "x" * 2000})
+        with pytest.raises(EventError) as caught:
+            make(1000).encode("e", {f"p{n}": "x" * 100 for n in range(50)})
+        assert "of them in" not in str(caught.value)
+
+
+class TestWhatIsNoEvent:
+    """Each of the usual mistakes is told what was meant."""
+
+    @pytest.mark.parametrize(
+        ("given_event", "advice"),
+        [
+            (None, "got NoneType None; give the type of the event, an Event, or a typed event"),
+            ({"event_type": "a"}, "use Event(**…)"),
+            ({"event": "a"}, "use Event(**…); 'event' is no field: here it is event_type"),
+            ({"event_type": "a", "userId": 7}, "'userId' is no field: did you mean user_id?"),
+            ({"event_type": "a", 7: 7}, "use Event(**…)"),
+            ([Event("a")], "for several events use track_many()"),
+            (Event, "make one: Event(…)"),
+            (7, "use str(...), an Event, or a typed event"),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_one(self, given_event: Any, advice: str) -> None:
+        with pytest.raises(EventError) as caught:
+            ENCODER.encode_event(given_event)
+        assert advice in str(caught.value)
+        with pytest.raises(EventError, match=r"^event 3: event_type must be"):
+            ENCODER.encode_item(3, given_event)
+
+    @pytest.mark.parametrize(
+        ("given_events", "advice"),
+        [
+            (Event("a"), "for one event use track()"),
+            ("purchase", "for one event use track()"),
+            ({"event_type": "a"}, "for one event use track()"),
+            (None, "for one event use track()"),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_many(self, given_events: Any, advice: str) -> None:
+        with pytest.raises(EventError, match=r"^track_many takes several events, got ") as caught:
+            several(given_events)
+        assert advice in str(caught.value)
+
+    def test_many_of_an_asynchronous_kind(self) -> None:
+        async def events() -> AsyncIterator[Event]:
+            yield Event("a")
+
+        given_events: Any = events()
+        with pytest.raises(EventError, match=r"\[event async for event in …\]"):
+            several(given_events)
+
+    def test_what_a_generator_raises_comes_through(self) -> None:
+        def broken() -> Iterator[Event]:
+            yield Event("a")
+            raise TypeError("mine")
+
+        with pytest.raises(TypeError, match="mine"):
+            list(several(broken()))
+
+    def test_a_text_among_many_is_told_as_an_event(self) -> None:
+        with pytest.raises(EventError, match=r"item 0 is a str; use Event\('a'\)"):
+            ENCODER.encode_item(0, "a")  # type: ignore[arg-type]
 
 
 def kinds() -> st.SearchStrategy[Any]:

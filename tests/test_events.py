@@ -216,8 +216,8 @@ class TestTracking:
     ) -> None:
         key = client.track(
             events.SwipeGesture(direction=events.SwipeDirection.UP),
-            user_id="u", session_id="s", device_id="d", timestamp=5, idempotency_key="k-1",
-            app_id="other",
+            user_id="u", session_id="s", device_id="d", timestamp=1_732_147_200_005,
+            idempotency_key="k-1", app_id="other",
         )  # fmt: skip
         client.flush(timeout=10)
         [event] = transport.events
@@ -225,9 +225,15 @@ class TestTracking:
         assert key == "k-1"
         assert event == {
             "app_id": "other", "event_type": "swipe_gesture", "idempotency_key": "k-1",
-            "timestamp_ms": 5, "device_id": "d", "user_id": "u", "session_id": "s",
+            "timestamp_ms": 1_732_147_200_005, "device_id": "d", "user_id": "u", "session_id": "s",
             "properties": {"direction": "SWIPE_DIRECTION_UP"},
         }  # fmt: skip
+
+    def test_seconds_beside_a_typed_event_are_refused(self, client: Client) -> None:
+        with pytest.raises(EventError, match="multiply it by 1000"):
+            client.track(events.AppStart(), timestamp=1_700_000_000)
+        with pytest.raises(EventError, match=r"^event 0: timestamp 1700000000 would be 1970"):
+            client.track_many([events.AppStart().event(timestamp=1_700_000_000)])
 
     def test_many_at_once_among_plain_ones(
         self, client: Client, transport: RecordingTransport

@@ -91,7 +91,7 @@ WAYS: dict[str, tuple[str, int, list[str], str]] = {
     ),
     "an atexit hook that makes a client": (
         """
-        import concurrent.futures.thread  # which Python 3.10 cannot load in the hook
+        import concurrent.futures.thread  # which Python 3.11 cannot load in the hook
         def late():
             client = make()
             assert client.track("a") is not None

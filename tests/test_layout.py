@@ -49,11 +49,21 @@ ABOVE_CLIENT = CORE | WAY | DESTINATION
 ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "events.*"}
 ALL |= {"holders", "packtrack", "packtrack.*"}
 ALLOWED: dict[str, set[str]] = {
-    "__init__": {"client", "config", "dead_letters", "event", "errors", "sigterm", "stats"},
+    "__init__": {
+        "aio",
+        "client",
+        "config",
+        "dead_letters",
+        "event",
+        "errors",
+        "options",
+        "sigterm",
+        "stats",
+    },
     "__main__": {"cli"},
     "_version": set(),
     "adoption": {"errors", "forking", "inheritance", "ownership", "queue", "schema"} | REPAIR,
-    "aio": {"client", "committer", "dead_letters", "replies"} | CORE,
+    "aio": {"client", "committer", "dead_letters", "options", "replies"} | CORE,
     "backoff": set(),
     "batch": set(),
     "bisection": {"queue"},
@@ -62,20 +72,22 @@ ALLOWED: dict[str, set[str]] = {
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL
     | {"cli", "cli.*", "connections", "counters", "header", "option_checks", "testing", "testing.*"}
-    | {"transactions"},
-    "client": ABOVE_CLIENT | {"holders", "pipeline"},
+    | {"default_path", "option_names", "timestamps", "transactions"},
+    "client": ABOVE_CLIENT | {"debugging", "holders", "options", "pipeline"},
     "committer": {"client", "errors", "pipeline", "replies"},
-    "config": {"errors", "option_checks"},
+    "config": {"default_path", "errors", "option_checks", "option_names", "options"},
     "connections": set(),
     "context": set(),
     "counters": set(),
     "courier": {"delivery", "errors", "queue"} | REFUSALS | DESTINATION,
     "damage": {"errors"},
     "dead_letters": {"queue"},
+    "debugging": set(),
     "detached": set(),
+    "default_path": {"errors"},
     "delivery": {"errors", "wire.base"},
     "errors": set(),
-    "event": {"errors", "context", "keys", "plain"},
+    "event": {"errors", "context", "keys", "option_names", "plain", "timestamps"},
     "events": {"events.*"},
     "events.*": {"event", "wire", "wire.*", "errors", "events.*"},
     "filesystem": {"errors"},
@@ -106,17 +118,22 @@ ALLOWED: dict[str, set[str]] = {
     | {"connections", "installation", "pacer", "place"}
     | DESTINATION,
     "option_checks": {"errors"},
+    "option_names": {"errors"},
+    "options": set(),
     "ownership": {"errors", "forking"},
     "pacer": {"backoff", "errors"},
     "packtrack": {"errors", "packtrack.*"},
     "packtrack.attempts": {"backoff", "errors", "packtrack.config", "transport.base"} | PACKTRACK,
     "packtrack.client": {"client", "errors", "event", "opening", "option_checks", "plain", "stats"}
     | PACKTRACK
-    | {"packtrack.*", "transport.base"},
-    "packtrack.config": {"config", "errors", "option_checks", "packtrack.durations"} | PACKTRACK,
+    | {"debugging", "options", "packtrack.*", "transport.base"},
+    "packtrack.config": {"config", "errors", "option_checks", "option_names"}
+    | {"packtrack.durations", "packtrack.options"}
+    | PACKTRACK,
     "packtrack.connections": {"errors", "transport.base", "wire.base"},
     "packtrack.durations": set(),
-    "packtrack.event": {"errors", "event", "packtrack.rfc3339", "plain"} | PACKTRACK,
+    "packtrack.event": {"errors", "event", "packtrack.rfc3339", "plain", "timestamps"} | PACKTRACK,
+    "packtrack.options": set(),
     "packtrack.rfc3339": {"errors", "plain"},
     "packtrack_logger": {
         "cli.exits",
@@ -157,6 +174,7 @@ ALLOWED: dict[str, set[str]] = {
     "stats": {"errors"},
     "steps": {"errors", "stats"} | (WAY - {"sender", "steps"}),
     "suspects": set(),
+    "timestamps": {"errors", "plain"},
     "transactions": {"counters", "errors"},
     "testing": ALL | {"testing.*"},
     "testing.*": ALL | {"testing.*"},
@@ -175,11 +193,15 @@ ANYBODY = {"_version"}
 # What a module may name in annotations, under `if TYPE_CHECKING:`, and nowhere else.
 FOR_TYPES: dict[str, set[str]] = {
     "config": {"stats", "transport.base", "wire.base"},
+    "options": {"config", "stats", "transport.base", "wire.base"},
+    "packtrack.options": {"config", "packtrack.attempts", "stats"},
     "packtrack.config": {"packtrack.attempts", "stats", "transport.base"},
     "queue_file": {"repair"},
 }
 
 PUBLIC = {
+    "AsyncClient",
+    "ClientOptions",
     "DeadLetter",
     "DeadLetters",
     "Health",

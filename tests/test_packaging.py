@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 from collections.abc import Mapping
@@ -169,12 +171,60 @@ def test_the_sdist_holds_what_its_own_tests_need(sdist: Path) -> None:
     assert not [top for top in tops if top == ".git" or top.startswith((".venv", ".mypy", ".cov"))]
 
 
+def test_the_sdist_leaves_out_what_only_has_the_name_of_our_directories(tmp_path: Path) -> None:
+    """A virtual environment in the checkout has directories called tests and docs, too."""
+    from hatchling.builders.sdist import SdistBuilder
+
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    for name in (
+        "causality_sdk/_version.py", "tests/test_x.py", "docs/index.md",
+        "bv/lib/python3.11/site-packages/x/tests/test_y.py", "bv/share/docs/y.md",
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    builder = SdistBuilder(str(tmp_path))
+    held = {Path(file.distribution_path).as_posix() for file in builder.recurse_included_files()}
+    assert {"tests/test_x.py", "docs/index.md"} <= held
+    assert not [name for name in held if name.startswith("bv")]
+
+
+def test_the_metadata_say_where_to_read_and_whom_to_ask() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert {"Homepage", "Documentation", "Source", "Issues", "Changelog"} <= set(project["urls"])
+    oldest = project["requires-python"].removeprefix(">=")
+    named = [name.rpartition(" ")[2] for name in project["classifiers"] if "Python :: 3." in name]
+    assert named[0] == oldest
+    assert f'python_version = "{oldest}"' in (ROOT / "pyproject.toml").read_text("utf-8")
+    for place in ("noxfile.py", ".github/workflows/ci.yml"):
+        text = (ROOT / place).read_text("utf-8")
+        assert [version for version in named if f'"{version}"' not in text] == [], place
+        assert '"3.10"' not in text
+
+
+def test_every_link_of_the_readme_is_alive_on_an_index_page() -> None:
+    """There, nothing lies beside it: a relative link leads nowhere."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert links
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+
+
+def test_no_recipe_installs_by_a_name_that_anybody_could_take() -> None:
+    """The package is on no index yet; a wheel that is named is the one of this version."""
+    recipes = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    recipes += [path for path in (ROOT / "examples").rglob("*") if path.is_file()]
+    named = set()
+    for path in recipes:
+        text = path.read_bytes().decode("utf-8", "replace")
+        assert not re.search(r"pip install (-\S+ )*causality-sdk", text), path
+        named |= set(re.findall(r"causality_sdk-([0-9.]+)-py3", text))
+    assert named == {__version__}
+
+
 def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as archive:
-        if sys.version_info >= (3, 12):
-            archive.extractall(tmp_path, filter="data")
-        else:
-            archive.extractall(tmp_path)  # noqa: S202  we made it ourselves
+        archive.extractall(tmp_path, filter="data")
     out = tmp_path / "out"
     build(tmp_path / sdist.name.removesuffix(".tar.gz"), out, "--wheel")
     assert names(out / wheel.name) == names(wheel)

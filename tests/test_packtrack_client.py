@@ -136,6 +136,18 @@ class TestIngest:
         assert client.ingest_batch([]).requests == 0
         assert server.requests == []
 
+    def test_one_event_where_several_are_meant_is_told(
+        self, client: PackTrackClient, tmp_path: Path
+    ) -> None:
+        one: Any = event()
+        with pytest.raises(EventError, match=r"^ingest_batch takes .* use ingest_event\(\)"):
+            client.ingest_batch(one)
+        with (
+            PackTrackClient(api_key=KEY, queue_path=tmp_path / "q.db", start=False) as durable,
+            pytest.raises(EventError, match=r"^track_many takes .* use track\(\)"),
+        ):
+            durable.track_many(one)
+
     def test_gzip_compresses_the_body(self, server: LoopbackPackTrack) -> None:
         with PackTrackClient(api_key=KEY, base_url=server.endpoint, gzip=True) as client:
             client.ingest_batch([event()] * 50)
@@ -650,12 +662,14 @@ class TestConfig:
             "PACKTRACK_USER_AGENT": "mine/1",
             "PACKTRACK_HEALTH_ENABLE": "yes",
             "PACKTRACK_HEALTH_PATH": "/up",
+            "PACKTRACK_DEBUG": "on",
         }
         assert {variable for variable, _ in ENVIRONMENT.values()} == set(environ)
         config = PackTrackConfig.load(environ)
         assert (config.api_key, config.base_url) == ("from-env", "http://127.0.0.1:9")
         assert (config.timeout, config.retries, config.user_agent) == (0.25, 5, "mine/1")
         assert (config.health_enabled, config.health_path) == (True, "/up")
+        assert config.debug is True
         assert PackTrackConfig.load(environ, retries=0, timeout=2).retries == 0
         assert PackTrackConfig.load(environ | {"PACKTRACK_RETRIES": ""}).retries == 3
 
@@ -683,7 +697,14 @@ class TestConfig:
             ({"on_attempt": 1}, "on_attempt must be callable"),
             ({"session": 1}, "session must have a method request()"),
             ({"headers": {"a b": "c"}}, "not an HTTP token"),
-            ({"retrys": 1}, "retrys is not an option; the options are api_key"),
+            ({"colour": 1}, "colour is not an option; the options are api_key"),
+            ({"retrys": 1}, "retrys is not an option; did you mean retries?"),
+            ({"endpoint": "http://x"}, "endpoint is not an option; here it is base_url"),
+            ({"write_key": "k"}, "write_key is not an option; here it is api_key"),
+            ({"host": "h"}, "host is not an option; here it is base_url"),
+            ({"max_queue_size": 1}, "max_queue_size is not an option; here it is queue_capacity"),
+            ({"base_url": "http://h/api/ingest"}, "base_url must be the base URL"),
+            ({"verify": "/nope.pem"}, "verify cannot be read, got '/nope.pem'"),
         ],
     )
     def test_a_wrong_option_is_named_with_its_value(

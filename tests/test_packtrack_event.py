@@ -192,4 +192,7 @@ class TestCanonical:
         assert canonical.event_type == "packtrack_event"
         assert canonical.properties == event().to_dict()
         assert canonical.timestamp == 1769860800000
+        # A time of long ago is no number of seconds: the text says what it is.
+        old = event(timestamp="1999-12-31T00:00:00Z").event().timestamp
+        assert old == datetime(1999, 12, 31, tzinfo=timezone.utc)
         assert canonical.idempotency_key == "k-1"

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from causality_sdk.event import MAX_TIMESTAMP_MS, Encoder, Event
+from causality_sdk.event import Encoder, Event
+from causality_sdk.timestamps import MAX_TIMESTAMP_MS, at
 from causality_sdk.wire import WIRES
 from causality_sdk.wire._proto_schema import DEVICE_CONTEXT, PAYLOADS, Member, Type
 from causality_sdk.wire.base import Kind, Response
@@ -197,7 +198,7 @@ beside: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "session_id": text.filter(bool),
         "device_id": text.filter(bool),
         "app_id": text.filter(bool),
-        "timestamp": st.integers(1, MAX_TIMESTAMP_MS),
+        "timestamp": st.integers(1, MAX_TIMESTAMP_MS).map(at),
         "idempotency_key": text.filter(bool),
     },
 )

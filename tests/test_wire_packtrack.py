@@ -16,6 +16,7 @@ from causality_sdk import Client, Event, EventError
 from causality_sdk.event import Encoder
 from causality_sdk.packtrack import Actor, PackTrackEvent, Source, Workflow
 from causality_sdk.testing import LoopbackCollector, LoopbackPackTrack, RecordingTransport
+from causality_sdk.timestamps import at
 from causality_sdk.wire import WIRES
 from causality_sdk.wire.base import ACCEPTED, RETRY, Response
 from causality_sdk.wire.packtrack import PackTrackWire
@@ -93,7 +94,7 @@ class TestAnyEvent:
             user_id=user,
             session_id=session,
             device_id=device,
-            timestamp=timestamp,
+            timestamp=at(timestamp),
         )
         _, payload = ENCODER.encode_event(event)
         (found,) = json.loads(WIRE.frame([payload]).body)

@@ -16,6 +16,7 @@ import click
 from causality_sdk.cli.exits import INVALID, CommandError
 from causality_sdk.cli.output import output, output_options, table
 from causality_sdk.client import Client
+from causality_sdk.config import Durability
 from causality_sdk.event import Event
 
 _MANY = 500
@@ -49,7 +50,7 @@ Examples:
     help="What a commit survives.",
 )
 @output_options
-def command(events: int, directory: Path | None, durability: str) -> None:
+def command(events: int, directory: Path | None, durability: Durability) -> None:
     """Measure the queue on this machine's disk: track(), track_many() and delivery on loopback.
 
     The figures are of this moment and this machine; nothing of yours is read or written.
@@ -70,7 +71,7 @@ def command(events: int, directory: Path | None, durability: str) -> None:
     out.result(document, table(rows, ("what", "events", "seconds", "events/s")))
 
 
-def measure(events: int, directory: Path, durability: str) -> dict[str, tuple[int, float]]:
+def measure(events: int, directory: Path, durability: Durability) -> dict[str, tuple[int, float]]:
     """What was done, how often, in how many seconds."""
     from causality_sdk.testing import LoopbackCollector  # half of the start of this command
 

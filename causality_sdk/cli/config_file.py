@@ -6,17 +6,13 @@ a value, which may be the api key.
 
 from __future__ import annotations
 
-import sys
+import tomllib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from causality_sdk.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from causality_sdk.option_names import refuse_unknown
 
 
 def default_path() -> Path:
@@ -48,9 +44,7 @@ def read(path: Path, *, must_exist: bool) -> dict[str, Any]:
 
 def check(path: Path, found: dict[str, Any], names: Collection[str]) -> None:
     """Raises `ConfigError` for a key that is no option: a typing error would go unnoticed."""
-    for name in found:
-        if name not in names:
-            raise ConfigError(
-                f"config file {path}: {name} is not an option; the options are"
-                f" {', '.join(sorted(names))}"
-            )
+    try:
+        refuse_unknown(found, sorted(names))
+    except ConfigError as error:
+        raise ConfigError(f"config file {path}: {error}") from None

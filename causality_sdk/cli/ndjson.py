@@ -12,6 +12,7 @@ import re
 import stat
 import zlib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -20,6 +21,8 @@ import orjson
 from causality_sdk.cli.exits import InputError
 from causality_sdk.errors import EventError
 from causality_sdk.event import Encoder, Event
+from causality_sdk.option_names import FIELDS, meant
+from causality_sdk.timestamps import at
 
 _GZIP = b"\x1f\x8b"
 _FIELDS = {
@@ -74,11 +77,49 @@ def event_of(found: Any) -> Event:
     """The event of a document. Raises `EventError`."""
     if not isinstance(found, dict):
         raise EventError('not a JSON object; an event is {"event_type": ..., ...}')
-    if unknown := sorted(found.keys() - _FIELDS):
-        raise EventError(f"{unknown[0]!r} is not a field of an event; use properties for it")
+    fields = [*sorted(_FIELDS), "timestamp"]
+    for name in sorted(found.keys() - set(fields)):
+        hint = meant(name, fields, FIELDS).replace("here it is", "use") or "use properties for it"
+        raise EventError(f"{name!r} is not a field of an event; {hint}")
     if "event_type" not in found:
         raise EventError("event_type is missing")
-    return Event(timestamp=found.pop("timestamp_ms", None), **found)
+    return Event(timestamp=_timestamp(found), **found)
+
+
+def _timestamp(found: dict[str, Any]) -> datetime | int | None:
+    """Taken out of `found`: `timestamp`, as ISO 8601 with a zone or as milliseconds, or
+    `timestamp_ms`, as it is sent.
+    """
+    given, milliseconds = found.pop("timestamp", None), found.pop("timestamp_ms", None)
+    if given is not None and milliseconds is not None:
+        raise EventError("timestamp and timestamp_ms are both given; give one of them")
+    if isinstance(given, str):
+        return moment(given)
+    if isinstance(milliseconds, str):
+        raise EventError(
+            f"timestamp_ms must be whole milliseconds, got {milliseconds[:40]!r}; a time in"
+            " ISO 8601 goes into timestamp"
+        )
+    properties = found.get("properties")
+    if type(milliseconds) is int and isinstance(properties, dict) and "_server" in properties:
+        return at(milliseconds)  # of a tracker, as an export has it: it knows its unit
+    return milliseconds if given is None else given  # type: ignore[no-any-return]
+
+
+def moment(text: str) -> datetime:
+    """The time in ISO 8601, with its zone. Raises `EventError`."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise EventError(
+            f"timestamp {text!r} is neither milliseconds nor ISO 8601 (2026-11-21T08:30:00Z)"
+        ) from None
+    if found.utcoffset() is None:
+        raise EventError(
+            f"timestamp {text!r} has no time zone; append Z for UTC, or one such as +01:00"
+            f" ({found.isoformat()}Z)"
+        )
+    return found
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

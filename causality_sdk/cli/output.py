@@ -106,7 +106,8 @@ class _Handler(logging.Handler):
     """Log lines of the client on stderr."""
 
     def __init__(self, target: Output) -> None:
-        super().__init__(logging.DEBUG)
+        # Its level tells debug=True what is shown here.
+        super().__init__(logging.DEBUG if target.verbose else logging.WARNING)
         self._target = target
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -15,9 +15,15 @@ from typing import Any, NamedTuple
 import orjson
 
 from causality_sdk.cli import config_file
-from causality_sdk.config import _FROM_ENVIRONMENT, ENV_PREFIX, Config, default_queue_path
+from causality_sdk.config import (
+    _FROM_ENVIRONMENT,
+    ENV_PREFIX,
+    REQUIRED,
+    Config,
+)
+from causality_sdk.default_path import default_queue_path
 from causality_sdk.errors import ConfigError
-from causality_sdk.option_checks import file_path, without_secrets
+from causality_sdk.option_checks import file_path, read_key, said_by, without_secrets
 
 MASK = "***"
 KEY_FILE = "api_key_file"
@@ -100,10 +106,14 @@ class Settings:
         """The `Config`; `overrides` win. Raises `ConfigError`."""
         options = {name: setting.value for name, setting in self.values.items()} | overrides
         if options["enabled"]:
-            for name in ("app_id", "endpoint", "api_key"):
-                if name not in overrides:
-                    self._require(name)
-        return Config(**options)
+            self._require([name for name in REQUIRED if name not in overrides])
+        sources = {
+            name: f"config file {setting.detail}" if setting.source == "file" else setting.detail
+            for name, setting in self.values.items()
+            if setting.source != "default" and name not in overrides
+        }
+        with said_by(sources):
+            return Config(**options)
 
     def queue_path(self) -> Path:
         """Where the queue lies, which needs neither a key nor a server. Raises `ConfigError`."""
@@ -116,14 +126,27 @@ class Settings:
             )
         return default_queue_path(self["app_id"])
 
-    def _require(self, name: str) -> None:
-        value = self[name]
-        if isinstance(value, str) and value.strip() == "":
-            flag = "--api-key-file FILE" if name == "api_key" else f"{flag_name(name)} …"
-            raise ConfigError(
-                f"{name} is required: give {flag}, set {ENV_PREFIX}{name.upper()}, or write"
-                f" {name} = … into {self.config_path}"
-            )
+    def _require(self, names: list[str]) -> None:
+        missing = [
+            name for name in names if isinstance(self[name], str) and self[name].strip() == ""
+        ]
+        if not missing:
+            return
+        flags = [
+            "--api-key-file FILE" if name == "api_key" else f"{flag_name(name)} …"
+            for name in missing
+        ]
+        variables = [ENV_PREFIX + name.upper() for name in missing]
+        is_are = "is" if len(missing) == 1 else "are"
+        raise ConfigError(
+            f"{_listed(missing)} {is_are} required: give {_listed(flags)}, set"
+            f" {_listed(variables)}, or write {_listed([f'{name} = …' for name in missing])} into"
+            f" {self.config_path}"
+        )
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
 def flag_name(name: str) -> str:
@@ -190,13 +213,7 @@ def _with_key(layer: Mapping[str, Setting]) -> dict[str, Setting]:
         raise ConfigError(
             f"api_key and {KEY_FILE} are both given ({named.source} {named.detail}); give one"
         )
-    path = Path(str(named.value)).expanduser()
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise ConfigError(f"{KEY_FILE} {path} cannot be read: {reason}") from error
-    # One line break belongs to the file, not to the key.
-    key = text.removesuffix("\n").removesuffix("\r")
-    values["api_key"] = Setting(key, named.source, f"{named.detail} ({KEY_FILE} {path})")
+    key = read_key(KEY_FILE, str(named.value))
+    place = f"{named.detail} ({KEY_FILE} {Path(str(named.value)).expanduser()})"
+    values["api_key"] = Setting(key, named.source, place)
     return values

@@ -181,6 +181,16 @@ class Retrying:
                 what,
                 attempt.error,
             )
+        elif logger is not None:
+            logger.debug(
+                "packtrack: attempt %d at %s: %d events, %d bytes, answered %s after %.3g s",
+                attempt.number,
+                attempt.path,
+                attempt.events,
+                attempt.bytes,
+                attempt.status_code,
+                attempt.seconds,
+            )
         if self._config.on_attempt is None:
             return
         try:

@@ -12,21 +12,24 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Never, NoReturn, Unpack
 from uuid import UUID
 
 import orjson
 from uuid6 import uuid7
 
+from causality_sdk import debugging
 from causality_sdk.client import Client
 from causality_sdk.errors import ClientClosed, ConfigError, EventError, IngestError
-from causality_sdk.event import Event
+from causality_sdk.event import Event, several
 from causality_sdk.opening import http_transport
 from causality_sdk.option_checks import SECONDS_MAX, number
+from causality_sdk.options import OptionsSignature, no_copies
 from causality_sdk.packtrack.attempts import Retrying
 from causality_sdk.packtrack.config import PackTrackConfig
 from causality_sdk.packtrack.connections import Connections, Shared
 from causality_sdk.packtrack.event import PackTrackEvent
+from causality_sdk.packtrack.options import PackTrackOptions
 from causality_sdk.plain import show
 from causality_sdk.stats import FlushReport, Health
 from causality_sdk.transport.base import Transport
@@ -65,19 +68,33 @@ class PackTrackClient:
     The queue is opened by the first `track()`; a program that only ingests has none.
     """
 
+    __signature__ = OptionsSignature(
+        PackTrackOptions, "causality_sdk.packtrack.config", "PackTrackConfig"
+    )
+
     def __init__(
         self,
-        *,
+        *misplaced: Never,
         config: PackTrackConfig | None = None,
         sleep: Callable[[float], object] = time.sleep,
         rng: random.Random | None = None,
-        **options: Any,
+        **options: Unpack[PackTrackOptions],
     ) -> None:
+        if misplaced:
+            raise ConfigError(
+                "PackTrackClient takes keywords only, such as PackTrackClient(api_key=…)"
+            )
         if config is not None and options:
             raise ConfigError(
                 f"pass config= or single options, not both (got {', '.join(options)})"
             )
-        self.config = PackTrackConfig.load(**options) if config is None else config
+        config = PackTrackConfig.load(**options) if config is None else config
+        if not isinstance(config, PackTrackConfig):
+            raise ConfigError(f"config must be a PackTrackConfig, got {type(config).__name__}")
+        self.config = config
+        self._tells_no_more = (
+            debugging.switch_on(self, config.logger) if config.debug and config.logger else None
+        )
         self._retrying = Retrying(self.config, sleep=sleep, rng=rng)
         self._connections = Connections(self._new_transport)
         self._shared: Shared | None = None  # set once, guarded by _lock
@@ -119,8 +136,9 @@ class PackTrackClient:
         were acknowledged before.
         """
         self._check(timeout)
+        given = several(events, "ingest_batch", "ingest_event()")
         objects = [
-            _object(event, f"item {index} of the batch") for index, event in enumerate(events)
+            _object(event, f"item {index} of the batch") for index, event in enumerate(given)
         ]
         return self._ingest(objects, True, idempotency_key, timeout)
 
@@ -152,7 +170,7 @@ class PackTrackClient:
 
     def track_many(self, events: Iterable[PackTrackEvent]) -> list[str] | None:
         """Commits events in order, in one transaction, and gives their keys. As `track()`."""
-        return self._queue().track_many([_canonical(event, None) for event in events])
+        return self._queue().track_many([_canonical(event, None) for event in several(events)])
 
     def flush(self, timeout: float | None = None) -> FlushReport:
         """Tries to deliver all that is queued, that of earlier runs included, and reports.
@@ -178,12 +196,25 @@ class PackTrackClient:
         if client is not None:
             client.close(timeout)
         self._connections.close()
+        if self._tells_no_more is not None:
+            self._tells_no_more()
 
     def __enter__(self) -> PackTrackClient:
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
+
+    if not TYPE_CHECKING:  # to a type checker these are what they are: mistakes
+
+        async def __aenter__(self) -> NoReturn:
+            raise TypeError("PackTrackClient is not for async with; use with")
+
+        async def __aexit__(self, *_exception: object) -> NoReturn:
+            raise TypeError("PackTrackClient is not for async with; use with")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(no_copies("PackTrackClient"))
 
     def __repr__(self) -> str:
         return f"<PackTrackClient base_url={self.config.base_url!r}>"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 from causality_sdk._version import __version__
 from causality_sdk.config import LOGGER, Config, Overflow
@@ -22,14 +22,20 @@ from causality_sdk.option_checks import (
     endpoint,
     flag,
     header,
+    key_from_file,
     number,
     parse_flag,
     parse_text,
     parse_whole,
+    required,
+    said_by,
     whole,
 )
+from causality_sdk.option_names import COUNTERPARTS as CLIENT_COUNTERPARTS
+from causality_sdk.option_names import refuse_unknown
 from causality_sdk.packtrack.durations import seconds
-from causality_sdk.wire.packtrack import HEALTH_PATH, PackTrackWire
+from causality_sdk.packtrack.options import PackTrackOptions
+from causality_sdk.wire.packtrack import HEALTH_PATH, INGEST_PATH, PackTrackWire
 
 if TYPE_CHECKING:
     import requests
@@ -86,6 +92,9 @@ class PackTrackConfig:
     """Proxies, as in requests; None takes those of the environment."""
     session: requests.Session | None = field(default=None, repr=False)
     """A session of your own. It is used for one request at a time."""
+    debug: bool = False
+    """True: every attempt is told, and what happens to the queue. On standard error, if the program
+    has set up no logging of its own that shows it."""
     logger: logging.Logger | None = field(default=None, repr=False)
     """Where failed attempts and what happens to the queue are logged. None: the attempts nowhere,
     the queue to the logger `causality_sdk`."""
@@ -113,32 +122,41 @@ class PackTrackConfig:
     """False: no thread; tracked events are sent by `flush()` alone."""
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None, **options: Any) -> PackTrackConfig:
+    def load(
+        cls, environ: Mapping[str, str] | None = None, **options: Unpack[PackTrackOptions]
+    ) -> PackTrackConfig:
         """From `options`, then the environment, then the defaults. Raises `ConfigError`.
 
         `environ` stands in for `os.environ`. An empty variable counts as not set.
+        `PACKTRACK_API_KEY_FILE` names a file with the key; with `PACKTRACK_API_KEY`, an error.
         """
         environ = os.environ if environ is None else environ
-        known = [spec.name for spec in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ConfigError(f"{name} is not an option; the options are {', '.join(known)}")
+        refuse_unknown(options, (spec.name for spec in fields(cls)), COUNTERPARTS)
+        given: dict[str, Any] = dict(options)
+        variables = {}
         for name, (variable, parse) in ENVIRONMENT.items():
             text = environ.get(variable, "")
             if name not in options and text != "":
-                options[name] = parse(variable, text)
-        return cls(**options)
+                given[name] = parse(variable, text)
+                variables[name] = variable
+        if "api_key" not in options:
+            key = key_from_file(environ, "PACKTRACK_API_KEY")
+            if key is not None:
+                given["api_key"] = key
+                variables["api_key"] = "PACKTRACK_API_KEY_FILE"
+        with said_by(variables):
+            return cls(**given)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.api_key, str) or self.api_key.strip() == "":
-            raise ConfigError("api_key is required: pass api_key= or set PACKTRACK_API_KEY")
+        required({"api_key": self.api_key}, "PACKTRACK_")
         if not isinstance(self.base_url, str) or self.base_url.strip() == "":
             raise ConfigError("base_url must be a URL: pass base_url= or set PACKTRACK_BASE_URL")
         if self.api_key.lower().startswith(("https://", "http://")):
             # Else the message about the URL would show the key.
             raise ConfigError("api_key is a URL; are api_key and base_url swapped?")
         header("api_key", self.api_key)
-        object.__setattr__(self, "base_url", endpoint(self.base_url, "base_url"))
+        paths = (INGEST_PATH, HEALTH_PATH)
+        object.__setattr__(self, "base_url", endpoint(self.base_url, "base_url", paths=paths))
         whole("retries", self.retries, 0)
         whole("batch_size", self.batch_size, 1)
         whole("queue_capacity", self.queue_capacity, 1)
@@ -153,7 +171,7 @@ class PackTrackConfig:
         number("jitter", self.jitter, least=0, most=1)
         number("retry_after_max", self.retry_after_max, least=0, most=SECONDS_MAX)
         number("flush_interval", self.flush_interval, above=0, most=SECONDS_MAX)
-        for name in ("gzip", "health_enabled", "strict", "start"):
+        for name in ("gzip", "health_enabled", "strict", "start", "debug"):
             flag(name, getattr(self, name))
         choice("overflow", self.overflow, get_args(Overflow))
         self._check_health_path()
@@ -161,6 +179,8 @@ class PackTrackConfig:
             self.logger, (logging.Logger, logging.LoggerAdapter)
         ):
             raise ConfigError(f"logger must be a logging.Logger, got {type(self.logger).__name__}")
+        if self.debug and self.logger is None:
+            object.__setattr__(self, "logger", LOGGER)
         if self.on_attempt is not None and not callable(self.on_attempt):
             raise ConfigError(f"on_attempt must be callable, got {type(self.on_attempt).__name__}")
         self.for_queue()  # what is left to check, by the one who knows how
@@ -205,12 +225,29 @@ class PackTrackConfig:
             wire=PackTrackWire.name,
             transport=transport,
             strict=self.strict,
+            debug=self.debug,
             logger=self.logger or LOGGER,
             on_delivered=self.on_delivered,
             on_dropped=self.on_dropped,
             on_error=self.on_error,
             start=self.start,
         )
+
+
+# What the client of this package calls them, and what others do, where it differs from here.
+_HERE = {
+    "endpoint": "base_url",
+    "max_queue_events": "queue_capacity",
+    "max_retries": "retries",
+    "max_batch_events": "batch_size",
+    'compression="gzip"': "gzip=True",
+    "enabled": "a condition of your own",
+    "enabled=False": "a condition of your own",
+    "the variable CAUSALITY_API_KEY_FILE": "the variable PACKTRACK_API_KEY_FILE",
+}
+COUNTERPARTS = {name: _HERE.get(words, words) for name, words in CLIENT_COUNTERPARTS.items()}
+COUNTERPARTS |= {name: words for name, words in _HERE.items() if name.isidentifier()}
+COUNTERPARTS["compression"] = "gzip=True"
 
 
 def parse_duration(name: str, text: str) -> float:
@@ -229,5 +266,6 @@ ENVIRONMENT: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "user_agent": ("PACKTRACK_USER_AGENT", parse_text),
     "health_enabled": ("PACKTRACK_HEALTH_ENABLE", parse_flag),
     "health_path": ("PACKTRACK_HEALTH_PATH", parse_text),
+    "debug": ("PACKTRACK_DEBUG", parse_flag),
 }
 """Field -> its variable, and how that is read."""

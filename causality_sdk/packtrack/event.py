@@ -18,6 +18,7 @@ from causality_sdk.errors import EventError
 from causality_sdk.event import Event
 from causality_sdk.packtrack import rfc3339
 from causality_sdk.plain import plain, show
+from causality_sdk.timestamps import at
 from causality_sdk.wire.packtrack import EVENT_TYPE
 
 
@@ -175,7 +176,7 @@ class PackTrackEvent:
             user_id=user_id,
             session_id=session_id,
             device_id=device_id,
-            timestamp=rfc3339.milliseconds(str(self.timestamp)),
+            timestamp=at(rfc3339.milliseconds(str(self.timestamp))),
             idempotency_key=idempotency_key,
             app_id=app_id,
         )

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from causality_sdk import Client, Event
 
@@ -124,6 +125,7 @@ def child(client: Client, directory: Path, way: int) -> None:
 
 
 def main() -> None:
+    durability: Any  # a word of the type of the option
     queue, endpoint, keys, forks, durability, seed = sys.argv[1:]
     rng = random.Random(int(seed))  # noqa: S311 - the moments should be the same in every run
     client = Client(

@@ -194,7 +194,7 @@ def _candidates(files: list[Path], config: Config, out: Output, *, named: bool) 
         try:
             refuse_live([path], "replayed")
             found[path] = _checked(path, here, out, named=named)
-        except CommandError as error:  # noqa: PERF203 (a file is not a hot loop)
+        except CommandError as error:
             refused.append(error)
     if refused and not any(found.values()):
         raise CommandError("\n".join(error.message for error in refused))

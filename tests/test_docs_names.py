@@ -1,0 +1,61 @@
+"""The page for those who come from other trackers has the names that errors know, and the glossary
+the words of the pages.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from causality_sdk import option_names
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+COMING = (DOCS / "how-to" / "coming-from-other-trackers.md").read_text(encoding="utf-8")
+GLOSSARY = (DOCS / "explanation" / "glossary.md").read_text(encoding="utf-8")
+
+TABLES = {
+    "Segment": option_names.SEGMENT,
+    "PostHog": option_names.POSTHOG,
+    "Amplitude": option_names.AMPLITUDE,
+    "Mixpanel": option_names.MIXPANEL,
+    "Sentry": option_names.SENTRY,
+    "Other names": option_names.OTHERS,
+    "Fields of an event": option_names.FIELDS,
+}
+
+
+def table_of(heading: str) -> dict[str, str]:
+    """The first table of two columns below a heading, without the backticks."""
+    section = COMING.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| (.+) \|$", section, re.MULTILINE)
+    return {name: words.replace("`", "") for name, words in rows}
+
+
+@pytest.mark.parametrize("heading", sorted(TABLES))
+def test_the_page_has_the_names_that_the_errors_know(heading: str) -> None:
+    assert table_of(heading) == TABLES[heading]
+
+
+def test_every_table_of_names_is_on_the_page() -> None:
+    sections = [option_names.SEGMENT, option_names.POSTHOG, option_names.AMPLITUDE,
+                option_names.MIXPANEL, option_names.SENTRY, option_names.OTHERS]  # fmt: skip
+    assert {name for section in sections for name in section} == set(option_names.COUNTERPARTS)
+    # A name in two tables would have two meanings.
+    assert sum(map(len, sections)) == len(option_names.COUNTERPARTS)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["witness", "suspect", "scout", "burial", "set aside", "adoption", "orphan", "heir",
+     "dead letter", "wire", "transport", "settle", "residual", "eviction", "salvage", "blocked"],
+)  # fmt: skip
+def test_the_glossary_has_the_word(word: str) -> None:
+    assert re.search(rf"^\| \[?{word}\b", GLOSSARY, re.MULTILINE)
+
+
+def test_the_glossary_is_in_the_order_of_the_alphabet() -> None:
+    words = [word.lower() for word in re.findall(r"^\| \[?(\w[^|\](,]*)", GLOSSARY, re.MULTILINE)]
+    words.remove("word ")
+    assert words == sorted(words)
