@@ -46,11 +46,11 @@ class EveryNth(Fate):
     answer: int = 500
     _count: int = 0
 
-    def status(self, now: float, events: int, size: int) -> int:
+    def status(self, now: float, events: int, size: int) -> int:  # noqa: ARG002
         self._count += 1
         return self.answer if self._count % self.n == 0 else 0
 
-    def best(self, seconds: float, most: int, size: int) -> float:
+    def best(self, seconds: float, most: int, size: int) -> float:  # noqa: ARG002
         return unlimited(seconds, most) * (self.n - 1) / self.n
 
 
@@ -62,10 +62,10 @@ class AtRandom(Fate):
     rng: random.Random
     answer: int = 503
 
-    def status(self, now: float, events: int, size: int) -> int:
+    def status(self, now: float, events: int, size: int) -> int:  # noqa: ARG002
         return self.answer if self.rng.random() < self.share else 0
 
-    def best(self, seconds: float, most: int, size: int) -> float:
+    def best(self, seconds: float, most: int, size: int) -> float:  # noqa: ARG002
         return unlimited(seconds, most) * (1 - self.share)
 
 
@@ -111,14 +111,14 @@ class Window(Fate):
     _window: int = -1
     _count: int = 0
 
-    def status(self, now: float, events: int, size: int) -> int:
+    def status(self, now: float, events: int, size: int) -> int:  # noqa: ARG002
         window = int(now // self.seconds)
         if window != self._window:
             self._window, self._count = window, 0
         self._count += 1
         return 0 if self._count <= self.requests else self.answer
 
-    def best(self, seconds: float, most: int, size: int) -> float:
+    def best(self, seconds: float, most: int, size: int) -> float:  # noqa: ARG002
         allowed = self.requests * math.ceil(seconds / self.seconds) * most
         return min(allowed, unlimited(seconds, most))
 
@@ -130,10 +130,10 @@ class AboveSize(Fate):
     events: int
     answer: int = 500
 
-    def status(self, now: float, events: int, size: int) -> int:
+    def status(self, now: float, events: int, size: int) -> int:  # noqa: ARG002
         return self.answer if events > self.events else 0
 
-    def best(self, seconds: float, most: int, size: int) -> float:
+    def best(self, seconds: float, most: int, size: int) -> float:  # noqa: ARG002
         return unlimited(seconds, min(most, self.events))
 
 
@@ -149,7 +149,7 @@ class Outages(Fate):
     _is_up: bool = False
     down_seconds: float = 0.0
 
-    def status(self, now: float, events: int, size: int) -> int:
+    def status(self, now: float, events: int, size: int) -> int:  # noqa: ARG002
         while now >= self._edge:
             self._is_up = not self._is_up
             length = self.rng.expovariate(1 / (self.up if self._is_up else self.down))
@@ -160,19 +160,19 @@ class Outages(Fate):
             )
         return 0 if self._is_up else self.answer
 
-    def best(self, seconds: float, most: int, size: int) -> float:
+    def best(self, seconds: float, most: int, size: int) -> float:  # noqa: ARG002
         return unlimited(seconds, most) * self.up / (self.up + self.down)
 
 
-def requests_cost(events: int, size: int) -> float:
+def requests_cost(_events: int, _size: int) -> float:
     return 1.0
 
 
-def events_cost(events: int, size: int) -> float:
+def events_cost(events: int, _size: int) -> float:
     return float(events)
 
 
-def bytes_cost(events: int, size: int) -> float:
+def bytes_cost(_events: int, size: int) -> float:
     return float(size)
 
 
@@ -188,7 +188,7 @@ class Limited:
         self.keys: set[str] = set()
         self.answers: list[int] = []
 
-    def send(self, request: Request, timeout: float) -> Response:
+    def send(self, request: Request, timeout: float) -> Response:  # noqa: ARG002
         events = json.loads(request.body)["events"]
         status = self.fate.status(self.clock.now, len(events), len(request.body))
         self.clock.now += SECONDS
