@@ -22,7 +22,8 @@ PACKAGE = ROOT / "causality_sdk"
 # everything inside the package x. `_version` may be imported by all.
 CORE = {"errors", "config", "context", "event", "stats"}
 WAY = {"backoff", "batch", "buffer", "delivery", "flushing", "hooks", "ownership", "pacer", "queue"}
-WAY |= {"bisection", "claim", "courier", "dead_letters", "rate", "scout", "suspects"}
+WAY |= {"bisection", "claim", "courier", "dead_letters", "diagnosis", "scout", "suspects"}
+WAY |= {"chance", "logs", "outages", "throttle"}
 WAY |= {
     "adoption",
     "filesystem",
@@ -44,7 +45,7 @@ WAY |= {
 DESTINATION = {"wire", "wire.*", "transport", "transport.*"}
 PACKTRACK = {"wire.base", "wire.packtrack"}
 REPAIR = {"quarantine", "repair"}
-REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
+REFUSALS = {"batch", "bisection", "chance", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
 ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "events.*"}
 ALL |= {"holders", "packtrack", "packtrack.*"}
@@ -66,8 +67,9 @@ ALLOWED: dict[str, set[str]] = {
     "aio": {"client", "committer", "dead_letters", "options", "replies"} | CORE,
     "backoff": set(),
     "batch": set(),
-    "bisection": {"queue"},
+    "bisection": {"batch", "queue"},
     "buffer": {"errors", "wakeup"},
+    "chance": set(),
     "claim": {"errors", "filesystem", "forking", "ownership", "place", "repair", "schema"},
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL
@@ -79,24 +81,26 @@ ALLOWED: dict[str, set[str]] = {
     "connections": set(),
     "context": set(),
     "counters": set(),
-    "courier": {"delivery", "errors", "queue"} | REFUSALS | DESTINATION,
+    "courier": {"batch", "chance", "dead_letters", "delivery", "diagnosis", "errors", "logs"}
+    | {"queue", "transport.base", "wire.base"},
     "damage": {"errors"},
     "dead_letters": {"queue"},
     "debugging": set(),
     "detached": set(),
     "default_path": {"errors"},
     "delivery": {"errors", "wire.base"},
+    "diagnosis": {"queue"} | REFUSALS,
     "errors": set(),
     "event": {"errors", "context", "keys", "option_names", "plain", "timestamps"},
     "events": {"events.*"},
     "events.*": {"event", "wire", "wire.*", "errors", "events.*"},
     "filesystem": {"errors"},
-    "flushing": {"errors", "stats", "wakeup"},
+    "flushing": {"errors", "wakeup"},
     "forking": set(),
     "group_commit": {"errors", "turn"},
     "header": {"connections", "counters", "damage", "place", "quarantine", "recognition"},
     "holders": {"ownership", "stats"},
-    "hooks": {"stats"},
+    "hooks": {"logs", "stats"},
     "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
     "keys": set(),
     "installation": {"errors", "forking"},
@@ -111,6 +115,7 @@ ALLOWED: dict[str, set[str]] = {
         "transactions",
         "wal",
     },
+    "logs": set(),
     "mending": {"connections", "errors", "forking", "ownership", "place", "queue_file", "salvage"}
     | {"schema"}
     | REPAIR,
@@ -120,6 +125,7 @@ ALLOWED: dict[str, set[str]] = {
     "option_checks": {"errors"},
     "option_names": {"errors"},
     "options": set(),
+    "outages": {"logs"},
     "ownership": {"errors", "forking"},
     "pacer": {"backoff", "errors"},
     "packtrack": {"errors", "packtrack.*"},
@@ -151,7 +157,6 @@ ALLOWED: dict[str, set[str]] = {
     "queue": {"counters", "intake", "queue_file", "runs", "transactions", "wal"},
     "queue_file": {"connections", "counters", "damage", "detached", "errors", "forking", "schema"}
     | {"snapshot", "transactions", "wakeup", "wal"},
-    "rate": set(),
     "recognition": {"pages"},
     "repair": {"damage", "header", "errors", "quarantine", "salvage", "schema"},
     "replies": set(),
@@ -173,7 +178,8 @@ ALLOWED: dict[str, set[str]] = {
     "snapshot": set(),
     "stats": {"errors"},
     "steps": {"errors", "stats"} | (WAY - {"sender", "steps"}),
-    "suspects": set(),
+    "suspects": {"chance"},
+    "throttle": set(),
     "timestamps": {"errors", "plain"},
     "transactions": {"counters", "errors"},
     "testing": ALL | {"testing.*"},
