@@ -23,6 +23,7 @@ from causality_sdk import debugging
 from causality_sdk.buffer import Buffer
 from causality_sdk.config import Config
 from causality_sdk.dead_letters import DeadLetters
+from causality_sdk.delivery import why_not_well
 from causality_sdk.errors import (
     ClientClosed,
     ConfigError,
@@ -282,10 +283,12 @@ class Client:
             )
         except DeliveryError as error:
             return Health(ok=False, seconds=time.monotonic() - started, error=error)
+        trouble = why_not_well(response, url=self.config.endpoint + self._wire.health_path)
         return Health(
-            ok=200 <= response.status <= 299,
+            ok=trouble is None,
             status=response.status,
             seconds=time.monotonic() - started,
+            error=trouble,
         )
 
     def __enter__(self) -> Client:

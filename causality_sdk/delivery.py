@@ -85,6 +85,41 @@ def judge(
     return outcome, _error(response, said, retryable=True)
 
 
+def why_not_well(response: Response, *, url: str = "") -> ResponseError | None:
+    """What speaks against the answer to a question for the server's health; None if nothing does.
+
+    A captive portal answers everything with 200 and a page of its own, and a proxy with its own.
+    """
+    status = response.status
+    asked = f"the server answered {status}" + (f" to {url}" if url else "")
+    if not 200 <= status <= 299:
+        return _error(response, asked, retryable=status >= 500)
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in _PAGES or response.body.lstrip()[:1] == b"<":
+        return _error(
+            response,
+            f"{asked} with a page for people; a captive portal or a proxy may have answered in its"
+            " place",
+            retryable=True,
+        )
+    return None
+
+
+def why_no_acknowledgement(
+    response: Response, verdicts: Sequence[Verdict], *, url: str = ""
+) -> ResponseError | None:
+    """What would keep this answer, to a batch of no events, from acknowledging one with events.
+
+    `verdicts` are the wire's, for one event. A JSON object may say that it took none, rightly.
+    """
+    if response.body.lstrip()[:1] == b"{" and not response.truncated:
+        return None
+    return judge(response, verdicts, url=url)[1]
+
+
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
+
+
 def _is_long_answer(response: Response) -> bool:
     """Whether it speaks of so many events that it is longer than what is read."""
     return response.truncated and response.body.lstrip()[:1] == b"{"

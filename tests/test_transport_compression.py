@@ -54,8 +54,15 @@ def test_no_body_is_left_as_it_is() -> None:
         # It has read one before: a 400 is about the content.
         ([200, 400, 400, 200], "gggg"),
         # Other answers say nothing about it.
-        ([400, 500, 503, 429, 200, 200], "gppppp"),
-        ([401, 404, 413, 500, 200], "ggggg"),
+        ([400, 502, 503, 429, 200, 200], "gppppp"),
+        ([401, 404, 413, 503, 200], "ggggg"),
+        # A view that parses what it cannot read raises: plain, and once more after a while.
+        ([500, 200, 200], "gpp"),
+        ([501, 200, 200], "gpp"),
+        ([422, 200, 200], "gpp"),
+        ([406, 200, 200], "gpp"),
+        ([500, *[200] * 50, 500, *[200] * 60], "g" + "p" * 50 + "g" + "p" * 60),
+        ([500, *[200] * 50, 200, 500], "g" + "p" * 50 + "gg"),
     ],
 )
 def test_what_is_learned(statuses: list[int], used: str) -> None:

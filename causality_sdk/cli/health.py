@@ -18,7 +18,8 @@ from causality_sdk.cli.options import CommandWithClient, client_options, setting
 from causality_sdk.cli.output import Output, output, output_options
 from causality_sdk.cli.track import warn_of_visible_key
 from causality_sdk.config import Config
-from causality_sdk.errors import TransportError
+from causality_sdk.delivery import why_not_well
+from causality_sdk.errors import ResponseError, TransportError
 from causality_sdk.opening import http_transport
 from causality_sdk.wire.base import Request, Response
 
@@ -49,7 +50,7 @@ def command() -> None:
     if found.error is not None:
         raise click.exceptions.Exit(delivery_code(found.error))
     if not found.ok:
-        later = found.status is not None and found.status >= 500
+        later = found.trouble is not None and found.trouble.retryable
         raise click.exceptions.Exit(RETRIES_EXHAUSTED if later else REFUSED)
 
 
@@ -67,17 +68,22 @@ class Answer:
         return None if self.response is None else self.response.status
 
     @property
+    def trouble(self) -> ResponseError | None:
+        """What speaks against the answer, if anything does."""
+        return None if self.response is None else why_not_well(self.response)
+
+    @property
     def ok(self) -> bool:
-        """Whether the answer is a 2xx."""
-        return self.status is not None and 200 <= self.status <= 299
+        """Whether the server says that it is well; a page for people does not."""
+        return self.response is not None and self.trouble is None
 
     @property
     def text(self) -> str:
         """In words."""
         if self.error is not None:
             return str(self.error)
-        word = "well" if self.ok else "not well"
-        return f"{word}: {self.status} after {self.seconds * 1000:.0f} ms"
+        after = f"{self.status} after {self.seconds * 1000:.0f} ms"
+        return f"well: {after}" if self.ok else f"not well: {after}; {self.trouble}"
 
     def document(self, config: Config) -> dict[str, Any]:
         """For `--json`."""
@@ -86,7 +92,7 @@ class Answer:
             "endpoint": config.endpoint,
             "status": self.status,
             "seconds": round(self.seconds, 4),
-            "error": None if self.error is None else str(self.error),
+            "error": None if (wrong := self.error or self.trouble) is None else str(wrong),
             "reason": None if self.error is None else self.error.reason,
         }
 

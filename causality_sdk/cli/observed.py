@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from causality_sdk.cli.output import Output, size
+from causality_sdk.delivery import excerpt
 from causality_sdk.errors import TransportError
 from causality_sdk.transport.base import Transport
 from causality_sdk.wire.base import Request, Response
@@ -29,14 +30,18 @@ class ObservedTransport:
         """The same as that of `inner`."""
         if self._before is not None:
             self._before()
-        told = f"{request.method} {request.path} ({size(len(request.body))})"
+        endpoint = getattr(self._inner, "endpoint", "")
+        told = f"{request.method} {endpoint}{request.path} ({size(len(request.body))})"
         started = time.monotonic()
         try:
             response = self._inner.send(request, timeout)
         except TransportError as error:
             self._out.detail(f"{told}: {error} ({error.reason}, {_since(started)})")
             raise
-        self._out.detail(f"{told}: {response.status} ({_since(started)})")
+        words = "" if response.status < 300 else excerpt(response.body)
+        self._out.detail(
+            f"{told}: {response.status} ({_since(started)})" + (f": {words}" if words else "")
+        )
         return response
 
     def reachable(self, timeout: float) -> None:

@@ -13,12 +13,14 @@ import socket
 import ssl
 import traceback
 from collections.abc import Iterable, Iterator
+from urllib.parse import unquote
 
 import requests
 import urllib3
 
 from causality_sdk.errors import TransportError, TransportReason
 
+_SECRET_CHARS = 3  # a shorter word is in too many that are no secret
 DETAIL_CHARS = 300  # of the innermost error; a server's garbage must not fill a log
 
 _WORDS: dict[TransportReason, str] = {
@@ -47,23 +49,69 @@ _CREDENTIALS = re.compile(r"//[^/@\s'\"]+@")  # of a URL, such as a proxy's
 
 
 def explain(
-    error: Exception, *, host: str, timeout: float, secret: str, stale: bool = False
+    error: Exception,
+    *,
+    host: str,
+    timeout: float,
+    secret: str,
+    proxy: str | None = None,
+    stale: bool = False,
 ) -> TransportError:
     """The error to raise for `error`, with it as the cause where that gives no secret away.
 
-    `stale` says that a reused connection gave no byte; it counts only if it was closed.
+    `proxy` is the URL of the proxy on the way, if any, with whatever secrets it holds. `stale` says
+    that a reused connection gave no byte; it counts only if it was closed.
     """
     reason = classify(error)
+    if reason == "other" and proxy is not None and _is_about_a_url(error):
+        # The endpoint was checked when it was given, so it is the proxy's.
+        message = (
+            f"the URL of the proxy on the way to {host} cannot be read; check proxies= and the"
+            " environment, and write / # ? @ and \\ in its user name and password as %2F %23 %3F"
+            " %40 and %5C"
+        )
+        return TransportError(message, reason="proxy")
     message = _WORDS[reason].format(host=host, timeout=timeout)
+    pieces = _credentials_of(proxy)
     if reason in _WITH_DETAIL:
         root = _root(error)
-        message += f" ({type(root).__name__}: {_masked(str(root), secret)[:DETAIL_CHARS]})"
+        detail = _masked(str(root), secret)
+        if _shows(detail, pieces):
+            detail = "***"
+        message += f" ({type(root).__name__}: {detail[:DETAIL_CHARS]})"
+    if reason == "tls" and "WRONG_VERSION_NUMBER" in str(_root(error)):
+        message += "; or does it speak http://, without TLS?"
     result = TransportError(message, reason=reason, stale=stale and reason == "closed")
     if _is_expected(error):
         _forget_request(error)
-    if not _tells(traceback.format_exception(error), secret):
+    lines = traceback.format_exception(error)
+    if not _tells(lines, secret) and not _shows("".join(lines), pieces):
         result.__cause__ = error
     return result
+
+
+def _is_about_a_url(error: BaseException) -> bool:
+    kinds = (urllib3.exceptions.LocationValueError, requests.exceptions.InvalidURL)
+    return any(isinstance(link, kinds) for link in _chain(error))
+
+
+def _credentials_of(proxy: str | None) -> frozenset[str]:
+    """What may not be shown of a proxy's URL: its user name, its password, and parts of both.
+
+    Written wrongly, they are cut at characters that mean something in a URL, and each part ends up
+    where another thing is expected: in a host name, a port, a path.
+    """
+    if not proxy or "@" not in proxy:
+        return frozenset()
+    userinfo = proxy.split("://", 1)[-1].rpartition("@")[0]
+    words = {userinfo, *userinfo.split(":", 1), *re.split(r"[/#?@:\\]", userinfo)}
+    words |= {unquote(word) for word in words}
+    return frozenset(word for word in words if len(word) >= _SECRET_CHARS)
+
+
+def _shows(text: str, words: Iterable[str]) -> bool:
+    lowered = text.replace("\\", "").lower()  # a host name may have been made lower case
+    return any(word.replace("\\", "").lower() in lowered for word in words)
 
 
 def classify(error: BaseException) -> TransportReason:

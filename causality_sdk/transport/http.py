@@ -156,7 +156,18 @@ class HttpTransport:
 
     def _explained(self, failure: Exception, timeout: float, *, stale: bool) -> TransportError:
         host = self.endpoint.split("://", 1)[-1]
-        return explain(failure, host=host, timeout=timeout, secret=self._secret, stale=stale)
+        try:
+            proxy = self._proxy()
+        except Exception:  # noqa: BLE001 - of a session of the caller's; an error is being told
+            proxy = None
+        return explain(
+            failure,
+            host=host,
+            timeout=timeout,
+            secret=self._secret,
+            proxy=proxy,
+            stale=stale,
+        )
 
 
 class _Session(requests.Session):

@@ -15,7 +15,8 @@ from causality_sdk.cli.health import Answer, ask
 from causality_sdk.cli.output import Output, age
 from causality_sdk.cli.queue._finding import Finding
 from causality_sdk.config import Config
-from causality_sdk.wire.base import Request
+from causality_sdk.delivery import excerpt, why_no_acknowledgement
+from causality_sdk.wire.base import Request, Wire
 
 CLOCK_SECONDS = 120.0
 """How wrong the clock may be. The Date header has no fractions, and answers take their time."""
@@ -50,34 +51,67 @@ def check_server(config: Config, out: Output) -> Iterator[Finding]:
         return
     if health is not None and not health.ok:
         yield Finding(
-            "problem" if (health.status or 0) >= 500 else "note",
+            "problem" if health.trouble is not None and health.trouble.retryable else "note",
             subject,
-            f"says that it is not well: {health.status}",
+            f"says that it is not well: {health.trouble}",
             "ask whoever runs it",
         )
     elif health is not None:
         yield Finding("ok", subject, f"answers after {health.seconds * 1000:.0f} ms")
     if batch is not None:
-        yield key_finding(subject, batch.status or 0)
+        yield _acknowledgement(subject, wire, batch) or key_finding(
+            subject, batch.status or 0, _words(batch)
+        )
     yield from _clock(batch or health)
 
 
-def key_finding(subject: str, status: int) -> Finding:
-    """What the answer to a batch of no events says about the key and the path."""
+def _acknowledgement(subject: str, wire: Wire, batch: Answer) -> Finding | None:
+    """A 2xx that would not acknowledge a batch: events would be sent for ever."""
+    response = batch.response
+    if response is None or not 200 <= response.status <= 299:
+        return None
+    trouble = why_no_acknowledgement(response, wire.verdicts(response, 1))
+    if trouble is None:
+        return None
+    return Finding(
+        "problem",
+        subject,
+        str(trouble),
+        "look at what answers there: an acknowledgement is an empty body or a JSON object",
+    )
+
+
+def _words(answer: Answer) -> str:
+    return "" if answer.response is None else excerpt(answer.response.body)
+
+
+def key_finding(subject: str, status: int, words: str = "") -> Finding:
+    """What the answer to a batch of no events says about the key and the path.
+
+    `words` are the server's own.
+    """
+    said = f"{status}: {words}" if words else str(status)
     if status in (401, 403):
         return Finding(
-            "problem", subject, f"refuses the api key ({status})", "check api_key; causality config"
+            "problem", subject, f"refuses the api key ({said})", "check api_key; causality config"
         )
     if status in (404, 405) or 300 <= status <= 399:
         return Finding(
             "problem",
             subject,
-            f"does not take events at this address ({status})",
+            f"does not take events at this address ({said})",
             "check endpoint: it is the base URL, without a path of its own to events",
         )
     if status >= 500:
-        return Finding("problem", subject, f"fails ({status})", "ask whoever runs it")
-    # A batch of none may well be a 400; that it got so far says that the key is good.
+        return Finding("problem", subject, f"fails ({said})", "ask whoever runs it")
+    if status >= 400:
+        # A batch of none may well be a 400; that it got so far says that the key is good.
+        return Finding(
+            "note",
+            subject,
+            f"takes the api key, and refuses a batch of no events ({said})",
+            "send one event to be sure: causality send test",
+        )
     return Finding("ok", subject, f"takes the api key ({status})")
 
 
