@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +30,7 @@ LOOK_SECONDS = 30.0  # between two looks for orphans, less up to a tenth
 TROUBLES = 3  # of its disk, before an orphan is left alone
 REST_EVENTS = 100  # that the server refuses: moved over to our own queue
 PATIENCE = 20  # attempts without any progress, before an orphan is put off
+IDLE_SECONDS = 1.0  # before an orphan with nothing to do is looked at again
 PUT_OFF_SECONDS = 600.0  # before a file that could not be drained is looked at again
 
 
@@ -86,6 +87,8 @@ class Progress:
     delivered: int = 0
     """Events of the orphan that the server acknowledged."""
     failure: Failure | None = None
+    inherited: Mapping[str, int] = field(default_factory=dict)
+    """Events that its owner lost, by reason; they are in our counters now."""
 
 
 class Adoption:
@@ -116,6 +119,7 @@ class Adoption:
         self._rng = rng or random.Random()  # noqa: S311 - spreads looks, keeps no secret
         self._orphan: Orphan | None = None
         self._troubles = 0  # of its file, since it was taken
+        self._inherited: Mapping[str, int] = {}  # by the step under way
         self._fruitless = 0  # attempts in a row that delivered nothing of it
         self._put_off: dict[Path, float] = {}  # until when a file is not looked at
         self._told: set[Path] = set()  # files whose trouble was logged
@@ -196,15 +200,17 @@ class Adoption:
     # ------------------------------------------------------------------ draining
 
     def _work(self, orphan: Orphan) -> Progress:
+        self._inherited = {}
         if orphan.is_carried or not orphan.queue.pending:
             self._remove(orphan)
-            return Progress()
+            return Progress(inherited=self._inherited)
         before = orphan.queue.snapshot()[0].acknowledged
         wait = orphan.drain.step()
         delivered = orphan.queue.snapshot()[0].acknowledged - before
         failure = orphan.drain.failure
-        self.due_at = self._clock() + (wait or 0.0)
-        is_stuck = failure is not None or orphan.drain.state == "blocked"
+        # None: it has nothing to do, though something is queued, as where somebody deleted rows.
+        self.due_at = self._clock() + (IDLE_SECONDS if wait is None else wait)
+        is_stuck = failure is not None or orphan.drain.state == "blocked" or wait is None
         self._fruitless = self._fruitless + 1 if is_stuck and not delivered else 0
         if failure is not None and failure.certain:
             self.let_go()
@@ -223,10 +229,11 @@ class Adoption:
             else:
                 self._put_off[orphan.lease.path] = self._clock() + PUT_OFF_SECONDS
                 self.let_go()
-        return Progress(delivered, failure)
+        return Progress(delivered, failure, self._inherited)
 
     def _remove(self, orphan: Orphan) -> None:
         if not orphan.is_carried:
+            self._inherited = orphan.queue.evicted
             inheritance.carry(orphan.queue, self._own)
         self._orphan = None
         self.due_at = self._clock()  # there may be another one

@@ -135,7 +135,8 @@ class Pipeline:
                 self.buffer.give_up(),
             )
         if self.queue.pending and not self.sender.is_over:
-            self.sender.flush(timeout=max(0.0, deadline - time.monotonic()), retries=0)
+            left = max(0.0, deadline - time.monotonic())
+            self.sender.flush(timeout=left, retries=0, is_last=True)
         self.sender.stop()
         if self.sender.wait_until_ended(max(0.0, deadline - time.monotonic())):
             self.sender.shrink(deadline - time.monotonic())

@@ -102,6 +102,11 @@ class Steps:
         self._hooks.report_lost(lost)
 
     @property
+    def _has_no_thread(self) -> bool:
+        """Whether callers of `flush()` take the steps."""
+        return True
+
+    @property
     def state(self) -> SenderState:
         """`idle`, `sending`, `offline` (no answer) or `blocked` (answers that take nothing)."""
         return self._state
@@ -153,7 +158,7 @@ class Steps:
         queue = self._queue
         now = self._clock()
         return now >= self._throttle.ready_at() and self._pacer.may_send(
-            now, queue.last_id, queue.pending, self.flushes.target
+            now, queue.last_id, queue.pending, self.flushes.target, queue.cap_in_events
         )
 
     def _may_adopt(self, now: float) -> bool:
@@ -170,7 +175,9 @@ class Steps:
     def _next_wait(self) -> float | None:
         now = self._clock()
         last_id = self._queue.last_id
-        due = self._pacer.due_at(last_id, self._queue.pending, self.flushes.target)
+        due = self._pacer.due_at(
+            last_id, self._queue.pending, self.flushes.target, self._queue.cap_in_events
+        )
         if due is not None:
             due = max(due, self._throttle.ready_at())
         if self._courier.unsettled:
@@ -184,7 +191,10 @@ class Steps:
         if sync_at is None or due is None:
             self.wake_at = last_id + 1  # the first event after a quiet time starts the timers
         else:
-            self.wake_at = self._pacer.wake_at(now)
+            paced = self._throttle.ready_at() > now
+            self.wake_at = self._pacer.wake_at(
+                now, last_id, self._queue.pending, self._queue.cap_in_events, paced=paced
+            )
         mend_at = None if self.mender is None else self.mender.due_at
         # Until then fewer events than batch_size wake nobody; from then on they do.
         lingers_until = self._pacer.lingers_until if self._pacer.lingers_until > now else None
@@ -269,7 +279,9 @@ class Steps:
         result = self._courier.deliver(
             self._pacer.cursor,
             most=self._limits.max_batch_events,
-            timeout=self.flushes.bounded(self._limits.timeout, self._clock()),
+            timeout=self.flushes.bounded(
+                self._limits.timeout, self._clock(), by_all=self._has_no_thread
+            ),
             counts=not self._throttle.is_at_once,
         )
         if result is None:
@@ -318,6 +330,7 @@ class Steps:
         if progress.delivered:
             self._succeeded(progress.delivered)
             self._outages.ended(self._clock(), self._queue.pending)
+        self._hooks.inherited(progress.inherited)
         self._orphan_fails = progress.failure is not None
         if progress.failure is not None:
             self.last_error = progress.failure.error
