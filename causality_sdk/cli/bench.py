@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from causality_sdk.cli.exits import INVALID, CommandError
+from causality_sdk.cli.formatter import OurCommand
 from causality_sdk.cli.output import output, output_options, table
 from causality_sdk.client import Client
 from causality_sdk.event import Event
@@ -22,6 +23,7 @@ _MANY = 500
 
 
 @click.command(
+    cls=OurCommand,
     epilog="""\b
 Examples:
   causality bench

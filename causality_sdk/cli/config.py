@@ -11,6 +11,7 @@ import click
 import orjson
 
 from causality_sdk.cli.exits import INVALID
+from causality_sdk.cli.option_words import FILES, SERVER
 from causality_sdk.cli.options import CommandWithClient, client_options, settings
 from causality_sdk.cli.output import output, output_options, table
 from causality_sdk.cli.settings import shown
@@ -19,6 +20,7 @@ from causality_sdk.errors import ConfigError
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES | SERVER,
     epilog="""\b
 Examples:
   causality config

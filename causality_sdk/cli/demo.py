@@ -24,6 +24,7 @@ from causality_sdk.cli._demo_judge import Evidence, Verdict, judge, read_queues
 from causality_sdk.cli._demo_process import PATIENCE, Child
 from causality_sdk.cli._demo_screen import Screen, sentence, table
 from causality_sdk.cli.exits import INVALID, InputError
+from causality_sdk.cli.formatter import OurCommand
 from causality_sdk.event import Event
 from causality_sdk.testing import LoopbackCollector
 
@@ -31,6 +32,7 @@ LEAST_EVENTS = 20  # below it a phase would have nothing to do
 
 
 @click.command(
+    cls=OurCommand,
     epilog="""\b
 Examples:
   causality demo

@@ -117,12 +117,14 @@ def event_options(command: _Command) -> _Command:
         ),
         click.option(
             "--file",
+            type=click.Path(readable=False),
             metavar="FILE",
             help="Events from a file: one, an array, or one a line; plain or gzip. - is standard"
             " input.",
         ),
         click.option(
             "--ndjson",
+            type=click.Path(readable=False),
             metavar="FILE",
             help="The same, always read as one event a line, however long it is.",
         ),

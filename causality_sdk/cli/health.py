@@ -14,6 +14,7 @@ import click
 
 from causality_sdk.cli.drain import observed, wire_of
 from causality_sdk.cli.exits import REFUSED, RETRIES_EXHAUSTED, CommandError, delivery_code
+from causality_sdk.cli.option_words import SERVER
 from causality_sdk.cli.options import CommandWithClient, client_options, settings
 from causality_sdk.cli.output import Output, output, output_options
 from causality_sdk.cli.track import warn_of_visible_key
@@ -25,6 +26,7 @@ from causality_sdk.wire.base import Request, Response
 
 @click.command(
     cls=CommandWithClient,
+    uses=SERVER,
     epilog="""\b
 Examples:
   causality health

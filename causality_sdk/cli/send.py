@@ -18,6 +18,7 @@ from causality_sdk.cli.event_source import Source
 from causality_sdk.cli.exits import FAILED, INTERRUPTED, REFUSED, CommandError, delivery_code
 from causality_sdk.cli.feed import Feed
 from causality_sdk.cli.ndjson import event_of, parse_json
+from causality_sdk.cli.option_words import DELIVERY, FILES, SERVER
 from causality_sdk.cli.options import CommandWithClient, client_options, settings
 from causality_sdk.cli.output import Output, count, output, output_options, printable
 from causality_sdk.cli.track import configured, preview
@@ -35,6 +36,7 @@ _REFUSALS_KEPT = 1000  # for the summary
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES | SERVER | DELIVERY | {"max_event_bytes"},
     epilog="""\b
 Examples:
   causality send deploy_finished version=1.4.2 seconds:=93

@@ -66,7 +66,12 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise CommandError(f"{question} Nobody is there to ask; say so with --yes")
-    if not click.confirm(question, err=True):
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)  # behind the ^C that the terminal has shown
+        raise
+    if not agreed:
         raise CommandError("nothing was changed")
 
 

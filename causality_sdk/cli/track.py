@@ -15,6 +15,7 @@ from causality_sdk.cli.event_input import EventArguments, event_options
 from causality_sdk.cli.event_source import Source
 from causality_sdk.cli.exits import FAILED, INTERRUPTED, CommandError, delivery_code
 from causality_sdk.cli.feed import Check, Feed
+from causality_sdk.cli.option_words import DELIVERY, FILES, FILLING, SERVER
 from causality_sdk.cli.options import CommandWithClient, client_options, settings
 from causality_sdk.cli.output import Output, count, output, output_options, printable
 from causality_sdk.cli.settings import Settings
@@ -29,6 +30,7 @@ GOODBYE = 1.0  # seconds to give the disk back what a delivered backlog took
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES | SERVER | DELIVERY | FILLING,
     epilog="""\b
 Examples:
   causality track purchase_complete order_id=A-1 total_cents:=1299 --user-id u-42

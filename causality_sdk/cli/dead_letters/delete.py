@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from causality_sdk.cli.dead_letters.selection import change
+from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import output, output_options
 from causality_sdk.cli.queue.selection import Filter, chosen_files, file_options, filter_options
@@ -12,6 +13,7 @@ from causality_sdk.cli.queue.selection import Filter, chosen_files, file_options
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES,
     epilog="""\b
 Examples:
   causality dead-letters delete 3

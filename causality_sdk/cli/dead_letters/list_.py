@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from causality_sdk.cli.dead_letters.selection import document, letters
+from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import output, output_options, printable
 from causality_sdk.cli.queue.selection import Filter, chosen_files, file_options, filter_options
@@ -14,6 +15,7 @@ _LAYOUT = "{:>6}  {:<24}  {:>6}  {:>8}  {:<24}  {:<36}  {}"
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES,
     epilog="""\b
 Examples:
   causality dead-letters list

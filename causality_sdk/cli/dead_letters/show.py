@@ -7,6 +7,7 @@ import orjson
 
 from causality_sdk.cli.dead_letters.selection import document, letters
 from causality_sdk.cli.exits import INVALID, CommandError
+from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import output, output_options, printable
 from causality_sdk.cli.queue.selection import chosen_files, file_options
@@ -14,6 +15,7 @@ from causality_sdk.cli.queue.selection import chosen_files, file_options
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES,
     epilog="""\b
 Examples:
   causality dead-letters show 3

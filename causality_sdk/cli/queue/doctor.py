@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import click
 
 from causality_sdk.cli.exits import INVALID, InputError
+from causality_sdk.cli.option_words import FILES, SERVER
 from causality_sdk.cli.options import CommandWithClient, settings
 from causality_sdk.cli.output import output, output_options, printable
 from causality_sdk.cli.queue._check_disk import check_directory, check_file
@@ -25,6 +26,7 @@ _MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES | SERVER,
     epilog="""\b
 Examples:
   causality queue doctor

@@ -17,6 +17,7 @@ from typing import IO
 import click
 
 from causality_sdk.cli.exits import FAILED, CommandError
+from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import count, output, output_options
 from causality_sdk.cli.queue.rows import FORMATS, row_writer
@@ -32,6 +33,7 @@ from causality_sdk.cli.queue.selection import (
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES,
     epilog="""\b
 Examples:
   causality queue export > waiting.ndjson
@@ -41,7 +43,12 @@ Examples:
 )
 @filter_options
 @click.option(
-    "--output", "target", default="-", metavar="FILE", help="Where to; gzip if it ends in .gz."
+    "--output",
+    "target",
+    type=click.Path(readable=False),
+    default="-",
+    metavar="FILE",
+    help="Where to; gzip if it ends in .gz.",
 )
 @click.option(
     "--format",

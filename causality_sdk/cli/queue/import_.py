@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from causality_sdk.cli.event_source import EventSource
+from causality_sdk.cli.option_words import FILES, FILLING
 from causality_sdk.cli.options import CommandWithClient, client_options, settings
 from causality_sdk.cli.output import output, output_options
 from causality_sdk.cli.track import Run, configured, preview
@@ -18,6 +19,7 @@ from causality_sdk.event import Event
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES | FILLING | {"endpoint", "api_key", "wire"},
     epilog="""\b
 Examples:
   causality queue import waiting.ndjson.gz
@@ -25,7 +27,7 @@ Examples:
   causality queue import waiting.ndjson --queue-path ./again/queue.db --dry-run
 """,
 )
-@click.argument("file", metavar="FILE")
+@click.argument("file", type=click.Path(readable=False), metavar="FILE")
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),

@@ -9,6 +9,7 @@ import sys
 
 import click
 
+from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import output, output_options
 from causality_sdk.cli.queue.rows import FORMATS, row_writer
@@ -23,6 +24,7 @@ from causality_sdk.cli.queue.selection import (
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES,
     epilog="""\b
 Examples:
   causality queue list

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import count, output, output_options
 from causality_sdk.cli.queue.selection import (
@@ -30,6 +31,7 @@ _SLICE = 500
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES,
     epilog="""\b
 Examples:
   causality queue purge --dry-run

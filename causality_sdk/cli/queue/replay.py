@@ -15,6 +15,7 @@ import click
 from causality_sdk.claim import fingerprint
 from causality_sdk.cli.drain import Drain, are_refused, wire_of
 from causality_sdk.cli.exits import INTERRUPTED, REFUSED, CommandError, delivery_code
+from causality_sdk.cli.option_words import DELIVERY, FILES, SERVER
 from causality_sdk.cli.options import CommandWithClient, settings
 from causality_sdk.cli.output import Output, count, output, output_options, printable
 from causality_sdk.cli.progress import Progress
@@ -31,6 +32,7 @@ SHRINK_SECONDS = 5.0
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES | SERVER | DELIVERY,
     epilog="""\b
 Examples:
   causality queue replay

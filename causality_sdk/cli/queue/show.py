@@ -9,6 +9,7 @@ import click
 import orjson
 
 from causality_sdk.cli.exits import INVALID, CommandError
+from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import output, output_options
 from causality_sdk.cli.queue.selection import Filter, buried, chosen_files, file_options, waiting
@@ -16,6 +17,7 @@ from causality_sdk.cli.queue.selection import Filter, buried, chosen_files, file
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES,
     epilog="""\b
 Examples:
   causality queue show 01a1fd3f-a65a-7579-a2e3-f9b809e87fb8

@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from causality_sdk.cli.exits import UNREADABLE
+from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import age, output, output_options, printable, size
 from causality_sdk.cli.queue.selection import chosen_files, file_options
@@ -17,6 +18,7 @@ from causality_sdk.holders import since
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES,
     epilog="""\b
 Examples:
   causality queue status

@@ -1,0 +1,31 @@
+"""What a shell offers for a value: names of apps that have a queue here, names of wires.
+
+Neighbours: `options` names these functions; file names are click's own. Invariant: completion
+writes nothing, and never fails.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from urllib.parse import unquote
+
+import click
+
+
+def wires(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The formats that there are."""
+    from causality_sdk.config import WIRE_NAMES
+
+    return [name for name in WIRE_NAMES if name.startswith(incomplete)]
+
+
+def app_ids(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The apps that have a directory among this user's data."""
+    from causality_sdk.config import default_queue_path
+    from causality_sdk.errors import CausalityError
+
+    with suppress(OSError, CausalityError):
+        directory = default_queue_path("any").parent.parent
+        names = (unquote(each.name) for each in directory.iterdir() if each.is_dir())
+        return sorted(name for name in names if name.startswith(incomplete))
+    return []

@@ -1,0 +1,100 @@
+"""Columns: numbers to the right, as wide as the terminal where there is one, and whole in a pipe.
+
+Neighbours: `output`, `queue.rows` and `dead_letters.list_`. Invariant: no text of an event drives
+the terminal, and none shifts the columns of a row beside it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from causality_sdk.cli.words import cut, padded, printable, width
+
+_GAP = "  "
+_LEAST = 8  # columns that a cell keeps, however narrow the terminal is
+
+
+class Column(NamedTuple):
+    """One column of a table."""
+
+    header: str
+    right: bool = False
+    gives: int = 0
+    """Where room is short: those with the highest number give first; 0 never."""
+
+
+def terminal_width() -> int | None:
+    """Of stdout; None where it is no terminal, and lines may be as long as they are."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def table(
+    rows: Iterable[Sequence[object]], header: Sequence[str] = (), *, columns: int | None = None
+) -> str:
+    """All rows, numbers to the right. `columns`: the width, if it is not that of the terminal."""
+    found = list(rows)
+    if not (found or header):
+        return ""
+    names = list(header) or [""] * len(found[0])
+    layout = [
+        Column(
+            name,
+            right=bool(found) and all(isinstance(row[i], (int, float)) for row in found),
+            gives=0 if i == 0 else 1,
+        )
+        for i, name in enumerate(names)
+    ]
+    cells = [[cell(value) for value in row] for row in found]
+    columns = columns or terminal_width()
+    widths = measure(layout, cells, columns)
+    named = [names, *cells] if header else cells
+    return "\n".join(line(row, layout, widths, columns) for row in named)
+
+
+def measure(
+    layout: Sequence[Column], rows: Sequence[Sequence[str]], columns: int | None
+) -> list[int]:
+    """How wide each column is: as wide as its cells, less where they would not fit."""
+    widths = [
+        max([width(each.header), *(width(row[i]) for row in rows)])
+        for i, each in enumerate(layout)
+    ]
+    if columns is None:
+        return widths
+    over = sum(widths) + len(_GAP) * (len(widths) - 1) - columns
+    for rank in sorted({each.gives for each in layout if each.gives}, reverse=True):
+        shrinking = [i for i, each in enumerate(layout) if each.gives == rank]
+        while over > 0:
+            widest = max(shrinking, key=widths.__getitem__)
+            if widths[widest] <= _LEAST:
+                break
+            widths[widest] -= 1
+            over -= 1
+    return widths
+
+
+def cell(value: object) -> str:
+    """A value as it stands in a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return printable(str(value))
+
+
+def line(
+    row: Sequence[str], layout: Sequence[Column], widths: Sequence[int], columns: int | None
+) -> str:
+    """One row, in the widths that `measure` gave for this width of the terminal."""
+    cells = [
+        padded(
+            cut(text, wide) if each.gives and columns is not None else text,
+            wide,
+            right=each.right,
+        )
+        for text, wide, each in zip(row, widths, layout, strict=True)
+    ]
+    return _GAP.join(cells).rstrip()
