@@ -124,8 +124,15 @@ class TestStatus:
         assert (good["pending"], good["error"]) == (5, None)
         assert "queue.1.db cannot be read" in bad["error"]
 
-    def test_4_no_queue_at_all(self, shell: Shell) -> None:
-        assert "there is no queue file" in shell("queue", "status", code=4).err
+    def test_no_queue_yet_is_nothing_to_tell_of(self, shell: Shell) -> None:
+        result = shell("queue", "status")
+        assert result.out == ""
+        assert f"there is no queue file {shell.queue}: nothing was tracked here yet" in result.err
+        assert shell("queue", "status", "--json").json["files"] == []
+
+    def test_4_a_directory_in_place_of_the_file(self, shell: Shell) -> None:
+        result = shell("queue", "status", "--queue-path", shell.home, code=4)
+        assert f"{shell.home} is a directory; name the file in it: " in result.err
 
     def test_1_nobody_said_which(self, shell: Shell) -> None:
         result = shell("queue", "status", code=1, CAUSALITY_APP_ID="", CAUSALITY_QUEUE_PATH="")
@@ -182,10 +189,9 @@ class TestOwners:
     @pytest.mark.parametrize(
         ("arguments", "verb"),
         [
-            (("queue", "replay"), "replayed"),
             (("queue", "purge", "--yes"), "purged"),
             (("dead-letters", "requeue", "--all"), "changed (requeued)"),
-            (("dead-letters", "delete", "--yes"), "changed (deleted)"),
+            (("dead-letters", "delete", "--all", "--yes"), "changed (deleted)"),
         ],
     )
     def test_what_changes_a_live_queue_is_refused_and_the_owner_named(
@@ -434,8 +440,10 @@ class TestReplay:
                 second.track_many([Event("left", {"n": n}) for n in range(3)])
             result = shell("queue", "replay", "--json")
             assert result.summary["delivered"] == 3
-            assert f"queue.db cannot be replayed: process {os.getpid()}" in result.err
+            assert f"queue.db is delivered by process {os.getpid()}" in result.err
             assert first.stats().pending == 1
+            again = shell("queue", "replay")
+            assert "which has it open: nothing to do here" in again.err
         assert collector.count == 3
 
     def test_the_rate_is_kept(self, shell: Shell, collector: LoopbackCollector) -> None:
@@ -477,8 +485,23 @@ class TestReplay:
         result = shell("queue", "replay", "--json", code=2)
         assert (result.summary["delivered"], result.summary["pending"]) == (3, 2)
 
-    def test_4_when_there_is_no_file(self, shell: Shell) -> None:
-        shell("queue", "replay", code=4)
+    def test_nothing_to_do_is_success(self, shell: Shell) -> None:
+        result = shell("queue", "replay")
+        assert result.out == ""
+        assert "nothing was tracked here yet" in result.err
+        assert shell("queue", "replay", "--quiet").err == ""
+        assert shell("queue", "replay", "--json").summary["files"] == []
+
+    def test_quietly_it_says_nothing_of_what_the_next_run_may_mend(
+        self, shell: Shell, collector: LoopbackCollector
+    ) -> None:
+        fill(shell)
+        collector.down()
+        result = shell("queue", "replay", "--quiet", "--max-retries", "0", code=3)
+        assert (result.out, result.err) == ("", "")
+        collector.up()
+        collector.api_key = "another"
+        assert "check api_key" in shell("queue", "replay", "--quiet", code=2).err
 
     def test_a_long_replay_outlives_a_server_that_stumbles(
         self, shell: Shell, collector: LoopbackCollector
@@ -565,8 +588,10 @@ class TestDeadLetters:
         self, shell: Shell, collector: LoopbackCollector
     ) -> None:
         bury(shell, collector)
-        assert "Nobody is there to ask" in shell("dead-letters", "delete", code=1).err
-        assert shell("dead-letters", "delete", "--yes", "--json").json["deleted"] == 1
+        assert "which? Name them" in shell("dead-letters", "delete", "--yes", code=1).err
+        asked = shell("dead-letters", "delete", "--all", code=1).err
+        assert "Delete 1 event? It cannot be brought back. Nobody is there to ask" in asked
+        assert shell("dead-letters", "delete", "--all", "--yes", "--json").json["deleted"] == 1
         found = shell("queue", "status", "--json").json["files"][0]
         assert (found["buried"], found["dead_letters"]) == (1, 0)
 

@@ -119,12 +119,14 @@ ALLOWED: dict[str, set[str]] = {
     "packtrack.event": {"errors", "event", "packtrack.rfc3339", "plain"} | PACKTRACK,
     "packtrack.rfc3339": {"errors", "plain"},
     "packtrack_logger": {
+        "cli.ending",
         "cli.exits",
         "packtrack.durations",
         "packtrack_logger.*",
         "wire.packtrack",
     },
-    "packtrack_logger.*": {"cli.exits", "errors", "event", "packtrack", "packtrack.*", "stats"}
+    "packtrack_logger.*": {"cli.exits", "cli.streams", "cli.words"}
+    | {"errors", "event", "packtrack", "packtrack.*", "stats"}
     | {"packtrack_logger", "packtrack_logger.*"},
     "pages": set(),
     "pipeline": (CORE | WAY) - {"event"} | DESTINATION,

@@ -32,7 +32,7 @@ COMMANDS = {
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Examples:
-  causality track purchase order_id=A-1 total_cents:=1299 --user-id u-42
+  causality track purchase_complete order_id=A-1 total_cents:=1299
   cat events.ndjson | causality track -
   causality send --file events.json --gzip
   causality queue status

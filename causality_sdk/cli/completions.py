@@ -10,6 +10,14 @@ from contextlib import suppress
 from urllib.parse import unquote
 
 import click
+from click.shell_completion import CompletionItem
+
+
+def files(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of files, which the shell knows."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 def wires(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:

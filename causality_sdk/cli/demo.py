@@ -38,15 +38,15 @@ Examples:
   causality demo
   causality demo --file events.ndjson.gz --directory ./demo
   causality demo --json
-"""
+""",
 )
 @click.option(
     "--file",
     "file",
     type=click.Path(path_type=Path),
     default=plan.SAMPLE,
-    show_default="5,000 departures from New York",
-    help="Events to play, one JSON object a line, plain or gzip.",
+    help="Events to play, one JSON object a line, plain or gzip.  [default: 5,000 departures from"
+    " New York]",
 )
 @click.option(
     "--directory",

@@ -92,7 +92,9 @@ def _show(error: click.ClickException, *, as_json: bool) -> None:
         click.echo(f"Try '{context.command_path} --help' for help.\n", err=True)
     word = click.style("Error:", fg="red", bold=True)
     color = None if context is None else context.color
-    click.echo(f"{word} {escaped(message)}", err=True, color=wants_color() if color is None else color)
+    click.echo(
+        f"{word} {escaped(message)}", err=True, color=wants_color() if color is None else color
+    )
 
 
 _KINDS = {"InputError": "InputError", "CommandError": "CommandError", "InvalidEvent": "EventError"}

@@ -35,7 +35,7 @@ class LazyGroup(click.Group):
         super().__init__(*args, **options)
         self.lazy = {} if lazy is None else lazy
 
-    def main(  # type: ignore[override]  # click has it in two overloads
+    def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
@@ -50,9 +50,8 @@ class LazyGroup(click.Group):
                 args, prog_name, complete_var, standalone_mode=False, **extra
             )
 
-        if not standalone_mode:
-            return run()
-        end(run, sys.argv[1:] if args is None else args)
+        given = sys.argv[1:] if args is None else args
+        return end(run, given) if standalone_mode else run()
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order of the help."""

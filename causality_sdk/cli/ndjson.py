@@ -6,6 +6,7 @@ be tracked as it is, but for its size; what cannot be is an `InputError` that na
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import re
@@ -22,6 +23,10 @@ from causality_sdk.errors import EventError
 from causality_sdk.event import Encoder, Event
 
 _GZIP = b"\x1f\x8b"
+_UTF8_MARK = codecs.BOM_UTF8
+_WIDE_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+MARKS = (_UTF8_MARK, *_WIDE_MARKS)
+"""What a text may begin with to say in which encoding it is; programs of Windows write them."""
 _FIELDS = {
     "event_type", "properties", "timestamp_ms", "app_id", "device_id", "user_id", "session_id",
     "idempotency_key",
@@ -81,6 +86,17 @@ def event_of(found: Any) -> Event:
     return Event(timestamp=found.pop("timestamp_ms", None), **found)
 
 
+def without_mark(head: bytes, name: str) -> bytes:
+    """The text behind a byte order mark, if it has one. Raises `InputError` unless it is UTF-8."""
+    if head.startswith(_WIDE_MARKS):
+        width = 32 if head.startswith(_WIDE_MARKS[:2]) else 16
+        raise InputError(
+            f"{name} is UTF-{width} text, and JSON is UTF-8; convert it: iconv -f UTF-{width} -t"
+            " UTF-8, or in PowerShell: Set-Content -Encoding utf8"
+        )
+    return head.removeprefix(_UTF8_MARK)
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         # A pipe cannot be read twice, and opening one would wait for its writer.
@@ -89,6 +105,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         with path.open("rb") as file, _decompressed(file) as lines:
             number = 0
             for number, line in enumerate(lines, 1):
+                line = without_mark(line, str(path)) if number == 1 else line
                 if line.strip():
                     yield number, line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -13,7 +13,9 @@ PROGRAM_ONLY: Final = frozenset({"start", "enabled", "strict", "fallback", "clos
 
 FILES: Final = frozenset({"app_id", "queue_path"})
 """Which queue."""
-SERVER: Final = frozenset({"api_key", "endpoint", "timeout", "headers", "verify", "proxies", "wire"})
+SERVER: Final = frozenset(
+    {"api_key", "endpoint", "timeout", "headers", "verify", "proxies", "wire"}
+)
 """Which server, and how to reach it."""
 DELIVERY: Final = frozenset({"max_retries", "compression", "max_batch_events", "max_batch_bytes"})
 """How to deliver."""
@@ -43,7 +45,7 @@ WORDS: Final = {
     "max_queue_events": "Events that the queue file holds at most.",
     "max_queue_bytes": "Bytes that the queue file holds at most.",
     "overflow": "At these caps: reject stops the command, drop_oldest evicts the oldest events.",
-    "durability": "What a commit survives: process, kill -9; power, a power cut too, at the price of"
+    "durability": "What a commit survives: process, kill -9; power, a power cut too, but each takes"
     " a sync.",
     "compression": "Compress requests.",
     "user_agent": "The User-Agent header.",

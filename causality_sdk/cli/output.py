@@ -67,6 +67,10 @@ class Output:
         elif not self.quiet:
             _say(text)
 
+    def line(self, text: str) -> None:
+        """One line for people, which is fit to be shown, and may be styled."""
+        _say(text, safe=True)
+
     def json_line(self, document: Any) -> None:
         """One JSON document on a line of its own, at once: whoever reads it may act on it."""
         click.echo(json_bytes(document))
@@ -134,7 +138,12 @@ class _Handler(logging.Handler):
 
 
 def styled(text: str, color: str) -> str:
-    """A word that stands out on a terminal; `click.echo` takes the colour away where there is none."""
+    """A word that stands out on a terminal; `click.echo` takes that away where there is none.
+
+    `color` may be "bold".
+    """
+    if color == "bold":
+        return click.style(text, bold=True)
     return click.style(text, fg=color, bold=color == "red")
 
 

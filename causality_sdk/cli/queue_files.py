@@ -80,12 +80,11 @@ class FileReport:
 def files_of(base: Path, *, single: bool = False) -> list[Path]:
     """The queue files of an app that exist: `base` and its siblings, or it alone.
 
-    Raises `InputError` if there is none.
+    Raises `InputError` if `base` is a directory.
     """
-    found = [path for path in ([base] if single else ownership.siblings(base)) if path.is_file()]
-    if not found:
-        raise InputError(f"there is no queue file {base}")
-    return found
+    if base.is_dir():
+        raise InputError(f"{base} is a directory; name the file in it: {base / 'queue.db'}")
+    return [path for path in ([base] if single else ownership.siblings(base)) if path.is_file()]
 
 
 def report(path: Path) -> FileReport:

@@ -75,9 +75,9 @@ def command(
     Many events go in chunks, in order; after a chunk that did not arrive nothing else is sent.
     """
     out = output()
-    config = configured(settings(), out)
     source = events.source()
     try:
+        config = configured(settings(), out, dry_run=dry_run)
         if dry_run:
             preview(config, out, source, skip=on_error == "skip")
         elif not config.enabled:

@@ -6,6 +6,7 @@ or a queue asks here. Invariant: the api key is shown nowhere, whatever layer it
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from causality_sdk.cli import config_file
+from causality_sdk.cli.words import printable
 from causality_sdk.config import _FROM_ENVIRONMENT, ENV_PREFIX, Config, default_queue_path
 from causality_sdk.errors import ConfigError
 from causality_sdk.option_checks import file_path, without_secrets
@@ -105,6 +107,13 @@ class Settings:
                     self._require(name)
         return Config(**options)
 
+    def without_server(self, **overrides: Any) -> Config:
+        """The same for a command that only looks at events: who sends them where may be open."""
+        stand_ins = {"app_id": "app", "endpoint": "http://localhost", "api_key": "none"}
+        return self.config(
+            **{n: text for n, text in stand_ins.items() if _is_blank(self[n])}, **overrides
+        )
+
     def queue_path(self) -> Path:
         """Where the queue lies, which needs neither a key nor a server. Raises `ConfigError`."""
         if self["queue_path"] is not None:
@@ -124,6 +133,20 @@ class Settings:
                 f"{name} is required: give {flag}, set {ENV_PREFIX}{name.upper()}, or write"
                 f" {name} = … into {self.config_path}"
             )
+
+
+def _is_blank(value: object) -> bool:
+    return isinstance(value, str) and value.strip() == ""
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Variables that are named as if they were options and are none, with what may be meant."""
+    known = [ENV_PREFIX + name.upper() for name in (*FIELDS, KEY_FILE, "config")]
+    return {
+        name: next(iter(difflib.get_close_matches(name, known, n=1)), None)
+        for name in sorted(environ)
+        if name.startswith(ENV_PREFIX) and name not in known
+    }
 
 
 def flag_name(name: str) -> str:
@@ -192,10 +215,10 @@ def _with_key(layer: Mapping[str, Setting]) -> dict[str, Setting]:
         )
     path = Path(str(named.value)).expanduser()
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise ConfigError(f"{KEY_FILE} {path} cannot be read: {reason}") from error
+        text = path.read_text("utf-8-sig")  # editors of Windows put a byte order mark in front
+    except (OSError, ValueError) as error:  # a ValueError is of a text, or of a path with a NUL
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise ConfigError(f"{KEY_FILE} {printable(str(path))} cannot be read: {reason}") from error
     # One line break belongs to the file, not to the key.
     key = text.removesuffix("\n").removesuffix("\r")
     values["api_key"] = Setting(key, named.source, f"{named.detail} ({KEY_FILE} {path})")

@@ -1,4 +1,4 @@
-"""Standard streams as a program finds them: closed, on a full disk, of an encoding that holds little.
+"""Standard streams as a program finds them: closed, on a full disk, in an odd encoding.
 
 Neighbours: `ending` opens this around every run of both programs; `event_source` and `queue export`
 ask what was closed. Invariant: a stream that cannot be written never keeps a command from its work.
@@ -45,7 +45,6 @@ def mended() -> Iterator[Streams]:
     global _current
     before, kept = (sys.stdin, sys.stdout, sys.stderr), _current
     streams = _current = Streams()
-    streams.stdin_closed, streams.stdout_closed = _is_closed(0), _is_closed(1)
     # A descriptor that is closed would be given to the next file that is opened: to the queue, into
     # which whatever writes to "stdout" would then write.
     for descriptor in (0, 1, 2):
@@ -84,7 +83,7 @@ def _is_closed(descriptor: int) -> bool:
 def _writable(stream: TextIO | None, streams: Streams, *, tells: bool) -> TextIO:
     if stream is None or stream.closed:
         streams.stdout_closed |= tells
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 (until the end)
+        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 (until the end)
     with suppress(AttributeError, OSError, ValueError):
         stream.reconfigure(errors=_ESCAPED)  # type: ignore[attr-defined]
     try:

@@ -15,6 +15,7 @@ import click
 
 from causality_sdk import ownership, schema
 from causality_sdk.cli.exits import FAILED, CommandError
+from causality_sdk.cli.output import Output
 from causality_sdk.cli.queue_reader import QueueReader
 from causality_sdk.holders import Holder, holder
 from causality_sdk.queue import Queue
@@ -26,6 +27,21 @@ def refuse_live(paths: Sequence[Path], what: str) -> None:
         found = holder(path)
         if found.held:
             raise _is_owned(path, found, what)
+
+
+def left_to_owners(paths: Sequence[Path], out: Output) -> list[Path]:
+    """Those that no running process owns, and a word about the others: their owner delivers them.
+
+    One whose owner was stopped is not left to it, since that delivers nothing.
+    """
+    free = []
+    for path in paths:
+        found = holder(path)
+        if found.held and not found.stopped:
+            out.note(f"{path} is delivered by {found.text}, which has it open: nothing to do here")
+        else:
+            free.append(path)
+    return free
 
 
 @contextmanager
@@ -58,6 +74,11 @@ def shrink(queue: Queue) -> None:
     queue.checkpoint()
     while queue.vacuum_step():
         pass
+
+
+def no_way_back(number: int) -> str:
+    """The end of a question."""
+    return f"{'It' if number == 1 else 'They'} cannot be brought back."
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from causality_sdk.cli.words import cut, padded, printable, width
 
 _GAP = "  "
-_LEAST = 8  # columns that a cell keeps, however narrow the terminal is
 
 
 class Column(NamedTuple):
@@ -24,6 +23,8 @@ class Column(NamedTuple):
     right: bool = False
     gives: int = 0
     """Where room is short: those with the highest number give first; 0 never."""
+    least: int = 8
+    """Columns of the terminal that it keeps, however narrow that is."""
 
 
 def terminal_width() -> int | None:
@@ -59,8 +60,7 @@ def measure(
 ) -> list[int]:
     """How wide each column is: as wide as its cells, less where they would not fit."""
     widths = [
-        max([width(each.header), *(width(row[i]) for row in rows)])
-        for i, each in enumerate(layout)
+        max([width(each.header), *(width(row[i]) for row in rows)]) for i, each in enumerate(layout)
     ]
     if columns is None:
         return widths
@@ -68,9 +68,10 @@ def measure(
     for rank in sorted({each.gives for each in layout if each.gives}, reverse=True):
         shrinking = [i for i, each in enumerate(layout) if each.gives == rank]
         while over > 0:
-            widest = max(shrinking, key=widths.__getitem__)
-            if widths[widest] <= _LEAST:
+            can = [i for i in shrinking if widths[i] > layout[i].least]
+            if not can:
                 break
+            widest = max(can, key=widths.__getitem__)
             widths[widest] -= 1
             over -= 1
     return widths
@@ -98,3 +99,43 @@ def line(
         for text, wide, each in zip(row, widths, layout, strict=True)
     ]
     return _GAP.join(cells).rstrip()
+
+
+class Rows:
+    """A table of which nobody knows how long it becomes, in memory that does not grow with it.
+
+    The first rows say how wide the columns are.
+    """
+
+    def __init__(self, layout: Sequence[Column], stream: IO[bytes]) -> None:
+        self._layout = layout
+        self._stream = stream
+        self._columns = terminal_width()
+        self._first: list[list[str]] | None = []
+        self._widths: list[int] = []
+
+    def add(self, *values: object) -> None:
+        """The next row."""
+        row = [cell(value) for value in values]
+        if self._first is None:
+            self._write(row)
+            return
+        self._first.append(row)
+        if len(self._first) >= _FIRST:
+            self.end()
+
+    def end(self) -> None:
+        """Writes what waits; to be called once behind the last row."""
+        if self._first is None:
+            return
+        rows, self._first = self._first, None
+        self._widths = measure(self._layout, rows, self._columns)
+        for row in ([each.header for each in self._layout], *rows):
+            self._write(row)
+
+    def _write(self, row: Sequence[str]) -> None:
+        text = line(row, self._layout, self._widths, self._columns)
+        self._stream.write(text.encode(errors="backslashreplace") + b"\n")
+
+
+_FIRST = 200  # rows that are looked at before the first is written

@@ -77,22 +77,26 @@ def command(
     """
     out = output()
     options = settings()
-    config = configured(options, out, streaming=events.is_stream and not no_flush)
     source = events.source()
+    streaming = source.is_stream and not no_flush
     try:
+        config = configured(options, out, streaming=streaming, dry_run=dry_run)
         if dry_run:
             preview(config, out, source, skip=on_error == "skip")
         else:
             run = Run(config, out, seconds=0.0 if no_flush else timeout, deliver=not no_flush)
-            run.feed(source, skip=on_error == "skip", single=not events.is_stream)
+            run.feed(source, skip=on_error == "skip", single=not source.is_stream)
     finally:
         source.close()
 
 
-def configured(options: Settings, out: Output, *, streaming: bool = False) -> Config:
+def configured(
+    options: Settings, out: Output, *, streaming: bool = False, dry_run: bool = False
+) -> Config:
     """The options as a command wants them that fills a queue. Raises `ConfigError`.
 
-    With a stream the sender's thread delivers meanwhile: nobody knows when a stream ends.
+    With a stream the sender's thread delivers meanwhile: nobody knows when a stream ends. A dry run
+    needs neither a server nor a key, which a check of a pull request does not have.
     """
     overrides: dict[str, Any] = {
         "logger": out.logger(),
@@ -103,6 +107,8 @@ def configured(options: Settings, out: Output, *, streaming: bool = False) -> Co
     if options.is_default("overflow"):
         overrides["overflow"] = "reject"
     warn_of_visible_key(options, out)
+    if dry_run:
+        return options.without_server(**overrides)
     config = options.config(**overrides)
     transport = observed(config, out)
     return config if transport is None else options.config(**overrides, transport=transport)
@@ -238,10 +244,11 @@ class Run:
             out.result(document, self._keys[0] if self._keys else None)
         elif out.as_json or error is None:
             skipped = f", {self._feed.skipped:,} skipped" if self._feed.skipped else ""
+            # "0 delivered" would sound like a failure of a command that never delivers.
+            sent = f" {document['delivered']:,} delivered," if self._verb == "queued" else ""
             out.summary(
                 document,
-                f"{count(self._feed.taken)} {self._verb}{skipped};"
-                f" {document['delivered']:,} delivered, {stats.pending:,} waiting",
+                f"{count(self._feed.taken)} {self._verb}{skipped};{sent} {stats.pending:,} waiting",
             )
         if evicted:
             out.note(f"the queue was at its cap: {count(evicted)} evicted (--overflow drop_oldest)")

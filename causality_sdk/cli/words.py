@@ -13,7 +13,7 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """`text` on one line. Bytes of a name that is not UTF-8 are shown as `\\xe9`."""
+    r"""`text` on one line. Bytes of a name that is not UTF-8 are shown as `\xe9`."""
     if text.isprintable():
         return text
     return "".join(_shown(character) for character in text)

@@ -30,7 +30,8 @@ Examples:
 def command(letters: tuple[str, ...], wanted: Filter, every: bool, dry_run: bool) -> None:
     """Put dead letters back at the tail of their queue, with their keys and times unchanged.
 
-    For when the server was corrected. In a file that a running service owns only the service can,
+    For when the server was corrected. A letter is named by its number or by its key, of which the
+    beginning will do. In a file that a running service owns only the service can,
     with client.dead_letters.requeue(); it is refused here.
     """
     change(
@@ -40,7 +41,8 @@ def command(letters: tuple[str, ...], wanted: Filter, every: bool, dry_run: bool
         output(),
         verb="requeued",
         question=None,
-        yes=every,
+        yes=True,
+        every=every,
         dry_run=dry_run,
         work=lambda dead, chosen: dead.requeue(chosen),
     )

@@ -149,9 +149,13 @@ def _owner(found: FileReport, subject: str) -> Iterator[Finding]:
         yield Finding(
             "note",
             subject,
-            f"nobody owns it, and {count(waiting)} wait in it",
+            f"nobody owns it, and {count(waiting)} {_wait(waiting)} in it",
             "start the service, or run causality queue replay",
         )
+
+
+def _wait(number: int) -> str:
+    return "waits" if number == 1 else "wait"
 
 
 def _contents(found: FileReport, subject: str, options: Settings) -> Iterator[Finding]:
@@ -182,7 +186,7 @@ def _contents(found: FileReport, subject: str, options: Settings) -> Iterator[Fi
         yield Finding(
             "note",
             subject,
-            f"{snapshot.letters:,} dead letters",
+            count(snapshot.letters, "dead letter"),
             "see causality dead-letters list",
         )
     yield from _destination(found, subject, options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import click
 
+from causality_sdk.cli.completions import files
 from causality_sdk.cli.event_source import EventSource
 from causality_sdk.cli.option_words import FILES, FILLING
 from causality_sdk.cli.options import CommandWithClient, client_options, settings
@@ -27,7 +28,7 @@ Examples:
   causality queue import waiting.ndjson --queue-path ./again/queue.db --dry-run
 """,
 )
-@click.argument("file", type=click.Path(readable=False), metavar="FILE")
+@click.argument("file", shell_complete=files, metavar="FILE")
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
@@ -49,9 +50,9 @@ def command(file: str, on_error: str, dry_run: bool) -> None:
     FILE is what queue export wrote, plain or gzip; - is standard input.
     """
     out = output()
-    config = configured(settings(), out)
     source = EventSource(file)
     try:
+        config = configured(settings(), out, dry_run=dry_run)
         if dry_run:
             preview(config, out, source, skip=on_error == "skip", check=_check)
         else:

@@ -54,8 +54,14 @@ def command(wanted: Filter, limit: int, kind: str | None) -> None:
     It may be a queue in use: what is added meanwhile is listed too, what is delivered is not.
     """
     out = output()
+    if out.as_json and kind not in (None, "ndjson"):
+        raise click.UsageError(
+            f"--json prints NDJSON, one event a line; leave out it or --format {kind}"
+        )
     kind = kind or ("ndjson" if out.as_json else "table")
     files = chosen_files()
+    if not files:
+        return
     writer = row_writer(kind, sys.stdout.buffer, summary=True)
     damaged = 0
     every = (each for path in files for each in waiting(path, wanted))
@@ -65,5 +71,6 @@ def command(wanted: Filter, limit: int, kind: str | None) -> None:
             break
         damaged += not found.sound
         writer.write(found)
+    writer.end()
     if damaged:
         out.note(f"{damaged:,} of them have a wrong checksum; their owner will set them aside")

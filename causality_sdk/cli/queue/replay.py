@@ -14,14 +14,20 @@ import click
 
 from causality_sdk.claim import fingerprint
 from causality_sdk.cli.drain import Drain, are_refused, wire_of
-from causality_sdk.cli.exits import INTERRUPTED, REFUSED, CommandError, delivery_code
+from causality_sdk.cli.exits import (
+    INTERRUPTED,
+    REFUSED,
+    RETRIES_EXHAUSTED,
+    CommandError,
+    delivery_code,
+)
 from causality_sdk.cli.option_words import DELIVERY, FILES, SERVER
 from causality_sdk.cli.options import CommandWithClient, settings
 from causality_sdk.cli.output import Output, count, output, output_options, printable
 from causality_sdk.cli.progress import Progress
 from causality_sdk.cli.queue.selection import chosen_files, file_options
 from causality_sdk.cli.queue_reader import QueueReader
-from causality_sdk.cli.surgery import refuse_live, taken
+from causality_sdk.cli.surgery import left_to_owners, refuse_live, taken
 from causality_sdk.cli.track import warn_of_visible_key
 from causality_sdk.config import Config
 from causality_sdk.schema import Destination
@@ -58,13 +64,14 @@ Examples:
 def command(rate: float | None, timeout: float | None, dry_run: bool) -> None:
     """Deliver what waits in the queue files of an app, one file after the other, oldest first.
 
-    A file that a running process owns is left to it, with that process named. A file belongs to
+    A file that a running process owns is left to that, which delivers it. A file belongs to
     the server and the key that it was written for; to send it to another, name that with --endpoint
     in this very call. An event is removed when the server has acknowledged it, so that a replay
     which was interrupted goes on where it was.
 
-    Exits with 1 if there is no file that it may deliver, with 2 or 3 if events are left, as
-    causality send does.
+    Exits with 0 if there is nothing to do, with 1 if there is no file that it may deliver, with 2
+    or 3 if events are left, as causality send does. With --quiet it says nothing about what the
+    next run may mend (3), as cron wants it.
     """
     out = output()
     options = settings()
@@ -72,7 +79,8 @@ def command(rate: float | None, timeout: float | None, dry_run: bool) -> None:
     config = options.config(
         logger=out.logger(), app_id=options["app_id"] or "replay", enabled=True, start=False
     )
-    pending = _candidates(chosen_files(), config, out, named=options.is_flag("endpoint"))
+    files = left_to_owners(chosen_files(), out)
+    pending = _candidates(files, config, out, named=options.is_flag("endpoint"))
     if dry_run:
         document = {
             "dry_run": True,
@@ -82,6 +90,8 @@ def command(rate: float | None, timeout: float | None, dry_run: bool) -> None:
         lines = [f"{path}: {count(number)}" for path, number in pending.items()]
         out.result(document, "\n".join([*lines, f"to {config.endpoint}; nothing was sent"]))
         return
+    if not (pending or out.as_json):
+        return  # why was said
     deadline = None if timeout is None else time.monotonic() + timeout
     Replay(config, out, rate=rate, deadline=deadline).run(pending)
 
@@ -125,10 +135,13 @@ class Replay:
         if stopped:
             raise click.exceptions.Exit(INTERRUPTED)
         if error is not None:
+            code = REFUSED if self._refused else delivery_code(error)
+            if self._out.quiet and code == RETRIES_EXHAUSTED:
+                raise click.exceptions.Exit(code)
             raise CommandError(
                 f"{count(sum(each['pending'] for each in self._files))} left:"
                 f" {printable(str(error))}",
-                REFUSED if self._refused else delivery_code(error),
+                code,
             )
 
     def _one(self, path: Path, on_delivered: Any) -> Exception | None:

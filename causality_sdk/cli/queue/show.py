@@ -6,13 +6,20 @@ Neighbour: `selection`. Invariant: nothing is written.
 from __future__ import annotations
 
 import click
-import orjson
 
 from causality_sdk.cli.exits import INVALID, CommandError
 from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import output, output_options
-from causality_sdk.cli.queue.selection import Filter, buried, chosen_files, file_options, waiting
+from causality_sdk.cli.queue.selection import (
+    Filter,
+    buried,
+    chosen_files,
+    file_options,
+    indented,
+    one_key,
+    waiting,
+)
 
 
 @click.command(
@@ -21,7 +28,7 @@ from causality_sdk.cli.queue.selection import Filter, buried, chosen_files, file
     epilog="""\b
 Examples:
   causality queue show 01a1fd3f-a65a-7579-a2e3-f9b809e87fb8
-  causality queue show 01a1fd3f-a65a-7579-a2e3-f9b809e87fb8 --json
+  causality queue show 01a1fd3f-a65a-75 --json
 """,
 )
 @click.argument("key")
@@ -30,21 +37,26 @@ Examples:
 def command(key: str) -> None:
     """Show the event with this idempotency key, as it will be sent, and where it is.
 
-    Looks at what waits and at the dead letters. Exits with 1 if it is in neither: then it was
-    delivered, evicted, or never tracked here.
+    The beginning of a key will do, if no other begins so. Looks at what waits and at the dead
+    letters. Exits with 1 if it is in neither: then it was delivered, evicted, or never tracked
+    here.
     """
     out = output()
-    wanted = Filter(keys=frozenset([key]))
     files = chosen_files()
-    for where, look in (("waiting", waiting), ("dead letter", buried)):
-        for path in files:
-            for found in look(path, wanted):
-                document = {"file": str(path), "id": found.id, "state": where, "event": found.event}
-                out.result(
-                    document,
-                    orjson.dumps(found.event, option=orjson.OPT_INDENT_2).decode(),
-                )
-                if not out.as_json:
-                    out.note(f"{where}, row {found.id} of {path}")
-                return
-    raise CommandError(f"no event with the key {key} in {', '.join(map(str, files))}", INVALID)
+    everywhere = [(where, look, path) for where, look in _PLACES for path in files]
+    every = (found.key for _, look, path in everywhere for found in look(path, Filter()))
+    whole = one_key(key, every)
+    if whole is None:
+        places = f" in {', '.join(map(str, files))}" if files else ""
+        raise CommandError(f"no event with the key {key}{places}", INVALID)
+    wanted = Filter(keys=frozenset([whole]))
+    for where, look, path in everywhere:
+        for found in look(path, wanted):
+            document = {"file": str(path), "id": found.id, "state": where, "event": found.event}
+            out.result(document, indented(found.event))
+            if not out.as_json:
+                out.note(f"{where}, row {found.id} of {path}")
+            return
+
+
+_PLACES = (("waiting", waiting), ("dead letter", buried))

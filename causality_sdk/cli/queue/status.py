@@ -43,8 +43,8 @@ def command() -> None:
         "pending_bytes": sum(each.pending_bytes for each in whole),
         "dead_letters": sum(each.letters for each in whole),
     }
-    lines = "\n\n".join(_text(each) for each in reports)
-    if len(reports) > 1:
+    lines = "\n\n".join(_text(each) for each in reports) if reports else None
+    if lines is not None and len(reports) > 1:
         lines += (
             f"\n\n{len(reports)} files: {document['pending']:,} waiting"
             f" ({size(int(str(document['pending_bytes'])))}), {document['dead_letters']:,} dead"
