@@ -156,7 +156,7 @@ class TestFull:
 
     @pytest.mark.parametrize("options", ["", "--json", "-v"])
     def test_a_full_disk_behind_stderr_changes_nothing(self, shell: Shell, options: str) -> None:
-        result = shell.line(f"causality track x --no-flush --api-key k {options} 2> /dev/full")
+        result = shell.line(f"causality track x --no-flush --api-key {KEY} {options} 2> /dev/full")
         assert (result.code, waiting(shell)) == (0, 2)
         assert shell.line("causality track 2> /dev/full").code == 1
 

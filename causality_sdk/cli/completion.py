@@ -33,4 +33,5 @@ def command(context: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     if found is None:
         raise click.ClickException(f"this release of click has no completion for {shell}")
-    click.echo(found(context.find_root().command, {}, "causality", "_CAUSALITY_COMPLETE").source())
+    shell_complete = found(context.find_root().command, {}, "causality", "_CAUSALITY_COMPLETE")
+    click.echo(shell_complete.source().strip())

@@ -35,10 +35,11 @@ def wire_of(config: Config) -> Wire:
 
 
 def observed(config: Config, out: Output) -> Transport | None:
-    """For a client: a transport that tells of each attempt under `--verbose`, else the usual."""
-    if not out.verbose or not config.enabled:
+    """For a client: a transport that tells of each attempt, where somebody wants to know."""
+    if not (out.verbose or out.shows_progress) or not config.enabled:
         return None
-    return ObservedTransport(http_transport(config, wire_of(config)), out)
+    inner = http_transport(config, wire_of(config))
+    return ObservedTransport(inner, out, attempts=config.max_retries + 1)
 
 
 class Drain:
@@ -63,7 +64,7 @@ class Drain:
 
         def make_transport() -> Transport:
             inner = http_transport(config, meter.wire)
-            return ObservedTransport(inner, out, meter.wait)
+            return ObservedTransport(inner, out, meter.wait, attempts=config.max_retries + 1)
 
         self._sender = Sender(
             Parts(

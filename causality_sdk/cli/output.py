@@ -96,6 +96,11 @@ class Output:
         else:
             _say(f"{mark} {escaped(text)}" if mark else escaped(text), err=True, safe=True)
 
+    def progress(self, text: str) -> None:
+        """A word for whoever looks at the terminal; nothing anywhere else."""
+        if self.shows_progress:
+            _say(styled(escaped(text), "dim"), err=True, safe=True)
+
     @property
     def shows_progress(self) -> bool:
         """Whether somebody looks at stderr who wants to see that something goes on."""
@@ -140,10 +145,12 @@ class _Handler(logging.Handler):
 def styled(text: str, color: str) -> str:
     """A word that stands out on a terminal; `click.echo` takes that away where there is none.
 
-    `color` may be "bold".
+    `color` may be "bold" or "dim".
     """
     if color == "bold":
         return click.style(text, bold=True)
+    if color == "dim":
+        return click.style(text, dim=True)
     return click.style(text, fg=color, bold=color == "red")
 
 
