@@ -65,7 +65,7 @@ def test_a_person_is_told_what_the_command_waits_for(tmp_path: Path) -> None:
     assert "attempt 1 of 3: 127.0.0.1:9 refuses the connection" in text
     assert "attempt 2 of 3: " in text
     assert "attempt 3 of 3: " not in text
-    assert "Error: " in text
+    assert "Error:" in text
 
 
 class TestWaiting:

@@ -66,7 +66,8 @@ def parse_json(text: bytes) -> Any:
         except orjson.JSONDecodeError:
             pass  # the other one says better what is wrong
     try:
-        return json.loads(text, parse_int=_whole, parse_constant=_no_constant)
+        # Decoded here: the module would guess that other encodings are meant, line by line.
+        return json.loads(text.decode(), parse_int=_whole, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start + 1})") from error
     except json.JSONDecodeError as error:
@@ -121,6 +122,8 @@ def _decompressed(file: BinaryIO) -> BinaryIO | gzip.GzipFile:
 
 
 def _whole(digits: str) -> Any:
+    if len(digits) > 20:  # Python reads no number of more than 4,300 digits
+        return digits
     value = int(digits)
     return value if _INT64 <= value < _UINT64 else digits
 

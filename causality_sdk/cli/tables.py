@@ -65,16 +65,27 @@ def measure(
     if columns is None:
         return widths
     over = sum(widths) + len(_GAP) * (len(widths) - 1) - columns
-    for rank in sorted({each.gives for each in layout if each.gives}, reverse=True):
-        shrinking = [i for i, each in enumerate(layout) if each.gives == rank]
-        while over > 0:
-            can = [i for i in shrinking if widths[i] > layout[i].least]
-            if not can:
-                break
-            widest = max(can, key=widths.__getitem__)
-            widths[widest] -= 1
-            over -= 1
+    ranks = sorted({each.gives for each in layout if each.gives}, reverse=True)
+    for rank in ranks:
+        some = [i for i, each in enumerate(layout) if each.gives == rank]
+        over = _shrink(widths, some, [layout[i].least for i in some], over)
+    some = [i for i, each in enumerate(layout) if each.gives]
+    _shrink(widths, some, [_LEAST] * len(some), over)  # a very narrow one
     return widths
+
+
+_LEAST = 6
+
+
+def _shrink(widths: list[int], some: list[int], least: list[int], over: int) -> int:
+    """Takes from the widest of these columns; gives what is still too much."""
+    while over > 0:
+        can = [i for i, least_of_it in zip(some, least, strict=True) if widths[i] > least_of_it]
+        if not can:
+            break
+        widths[max(can, key=widths.__getitem__)] -= 1
+        over -= 1
+    return over
 
 
 def cell(value: object) -> str:

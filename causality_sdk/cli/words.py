@@ -44,12 +44,12 @@ def json_bytes(document: Any) -> bytes:
     try:
         return orjson.dumps(document, str)
     except TypeError:  # a string that UTF-8 cannot hold, such as a file name in Latin-1
-        return orjson.dumps(_encodable(document), str)
+        return orjson.dumps(_encodable(document))
 
 
 def json_text(document: Any) -> str:
     """The same without what is slow to load, for an error at any time. In ASCII."""
-    return json.dumps(_encodable(document), default=str, separators=(",", ":"))
+    return json.dumps(_encodable(document), separators=(",", ":"))
 
 
 def _encodable(value: Any) -> Any:
@@ -57,9 +57,12 @@ def _encodable(value: Any) -> Any:
         return {_encodable(name): _encodable(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_encodable(each) for each in value]
-    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-        return "".join(_shown(c) if "\ud800" <= c <= "\udfff" else c for c in value)
-    return value
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    text = str(value)
+    if text.isascii():
+        return text
+    return "".join(_shown(c) if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 # unicodedata is there on every Python. A package such as wcwidth knows a few sequences of emoji

@@ -15,12 +15,12 @@ from causality_sdk.cli.tables import Column, Rows
 
 _COLUMNS = (
     Column("id", right=True),
-    Column("buried", gives=2, least=20),
+    Column("buried", gives=2, least=17),
     Column("status", right=True),
     Column("attempts", right=True),
     Column("type", gives=1),
     Column("key", gives=3, least=14),
-    Column("reason", gives=2, least=16),
+    Column("reason", gives=2, least=12),
 )
 
 

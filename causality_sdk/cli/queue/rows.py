@@ -59,7 +59,7 @@ class _Table:
         self._rows = Rows(
             (
                 Column("id", right=True),
-                Column("time", gives=2, least=20),
+                Column("time", gives=2, least=17),
                 Column("event_type", gives=1),
                 Column("idempotency_key", gives=3, least=14),
                 Column("bytes", right=True),
