@@ -494,7 +494,7 @@ def cli_page() -> str:
         "| code | meaning |\n| --- | --- |\n| `0` | Success. |",
         *(f"| {code(each.default)} | {cell(each.meaning)} |" for each in attributes(
             owner, [node for node in owner.tree.body if not _is_private(node)]
-        )),
+        ) if each.meaning),
         "",
         "## Options that commands share\n",
     ]  # fmt: skip
@@ -508,8 +508,8 @@ def cli_page() -> str:
         "A flag wins over the environment (`CAUSALITY_` and the name of the option in",
         "[the table of options](config.md); `CAUSALITY_HEADERS` and `CAUSALITY_PROXIES` hold a",
         "JSON object, `CAUSALITY_API_KEY_FILE` and `CAUSALITY_CONFIG` a path), that over the",
-        "config file, and that over the default. Every command with a client or a queue takes all of",
-        "them; its help shows those that it uses, and `--help-all` the others.\n",
+        "config file, and that over the default. Every command with a client or a queue takes all",
+        "of them; its help shows those that it uses, and `--help-all` the others.\n",
         *_options_table(shared, click),
     ]
     names = {parameter.name for parameter in shared}

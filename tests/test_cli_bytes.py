@@ -14,7 +14,17 @@ from typing import Any
 import pytest
 from shell import KEY, NOWHERE, SECONDS, Shell
 
-from causality_sdk.cli.words import cut, escaped, json_bytes, json_text, padded, printable, width
+from causality_sdk.cli.settings import FLAGS
+from causality_sdk.cli.words import (
+    cut,
+    escaped,
+    in_shell,
+    json_bytes,
+    json_text,
+    padded,
+    printable,
+    width,
+)
 
 NEEDS_ANY_NAME = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="macOS and Windows have names of text only"
@@ -301,6 +311,23 @@ class TestWords:
             "caf\\xe9 \\ud800 \\u202e \\U000e0001"
         )
         assert escaped("a\n\x1bb") == "a\n\\x1bb"
+
+    @pytest.mark.parametrize(
+        ("text", "wanted"),
+        [
+            ("check the server and timeout=", "check the server and --attempt-timeout"),
+            ("or one with take_over=True", "or one with --take-over"),
+            ("check proxies= and the environment", "check --proxy and the environment"),
+            ("verify=, the clock", "--verify, the clock"),
+            ("property {'timeout=5': 1} and unknown=", "property {'timeout=5': 1} and unknown="),
+            ("did not answer within 9.99968 s;", "did not answer within 10 s;"),
+            ("within 0.5 s", "within 0.5 s"),
+        ],
+    )
+    def test_a_message_names_flags_where_the_library_names_arguments(
+        self, text: str, wanted: str
+    ) -> None:
+        assert in_shell(text, FLAGS) == wanted
 
     def test_json_takes_every_string(self) -> None:
         document = {"caf\udce9": ["\ud800", {"a": ("\udc80", Path("x\udce9"))}], "n": 1}

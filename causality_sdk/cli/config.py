@@ -14,7 +14,7 @@ from causality_sdk.cli.exits import INVALID
 from causality_sdk.cli.option_words import FILES, SERVER
 from causality_sdk.cli.options import CommandWithClient, client_options, settings
 from causality_sdk.cli.output import output, output_options, table
-from causality_sdk.cli.settings import shown, unknown_variables
+from causality_sdk.cli.settings import Setting, shown, unknown_variables
 from causality_sdk.cli.words import json_text
 from causality_sdk.errors import ConfigError
 
@@ -61,7 +61,11 @@ def command() -> None:
         },
     }
     rows = [
-        (name, _text(shown(name, setting.value)), " ".join((setting.source, setting.detail)))
+        (
+            name,
+            _text(shown(name, setting.value)),
+            " ".join((setting.source, _detail(name, setting))),
+        )
         for name, setting in options.values.items()
     ]
     there = "" if document["config_file_exists"] else " (not there)"
@@ -76,6 +80,12 @@ def command() -> None:
     if problem is not None:
         out.problem(problem, "ConfigError")
         raise click.exceptions.Exit(INVALID)
+
+
+def _detail(name: str, setting: Setting) -> str:
+    if name == "overflow" and setting.source == "default":
+        return "(commands that fill a queue: reject)"
+    return setting.detail
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ import click
 
 from causality_sdk.cli.exits import FAILED, INTERRUPTED, INVALID, UNWRITABLE, CommandError
 from causality_sdk.cli.streams import Streams, mended
-from causality_sdk.cli.words import escaped, json_text
+from causality_sdk.cli.words import escaped, in_shell, json_text
 from causality_sdk.errors import CausalityError
 
 
@@ -80,7 +80,9 @@ def _after(code: int, streams: Streams, *, as_json: bool) -> int:
 
 
 def _show(error: click.ClickException, *, as_json: bool) -> None:
-    message = error.format_message()
+    from causality_sdk.cli.settings import FLAGS  # nothing that a run without an error pays for
+
+    message = in_shell(error.format_message(), FLAGS)
     fix = getattr(error, "fix", "")
     if as_json:
         kind = getattr(error, "kind", "") or _KINDS.get(type(error).__name__, "UsageError")

@@ -126,7 +126,10 @@ class EventSource:
             self._fd = None  # whether there is more, the pipe does not tell
             head = self._begun()
         head = without_mark(head, self.name)
-        while b"\n" not in head.lstrip() and len(head) < LINE_BYTES and (more := self._read()):
+        while head and b"\n" not in head.lstrip() and len(head) < LINE_BYTES:
+            more = self._read()
+            if not more:
+                break
             head += more
         return head
 

@@ -13,9 +13,9 @@ import click
 from causality_sdk.errors import ResponseError, TransportError
 
 INVALID: Final = 1
-"""Wrong arguments, events that cannot be sent, a check that failed."""
-FAILED: Final = 1
-"""The machine's trouble: a queue that cannot be opened, or is somebody else's."""
+"""Wrong arguments, events that cannot be sent, a check that failed, or a queue that cannot be used:
+it is not writable, is somebody else's, or its disk is full."""
+FAILED: Final = INVALID  # the name where it is the machine's fault
 REFUSED: Final = 2
 """The network or the server failed in a way that a retry won't mend."""
 RETRIES_EXHAUSTED: Final = 3

@@ -17,7 +17,9 @@ from causality_sdk.cli.exits import REFUSED, RETRIES_EXHAUSTED, CommandError, de
 from causality_sdk.cli.option_words import SERVER
 from causality_sdk.cli.options import CommandWithClient, client_options, settings
 from causality_sdk.cli.output import Output, output, output_options
+from causality_sdk.cli.settings import FLAGS
 from causality_sdk.cli.track import warn_of_visible_key
+from causality_sdk.cli.words import in_shell
 from causality_sdk.config import Config
 from causality_sdk.errors import TransportError
 from causality_sdk.opening import http_transport
@@ -77,7 +79,7 @@ class Answer:
     def text(self) -> str:
         """In words."""
         if self.error is not None:
-            return str(self.error)
+            return in_shell(str(self.error), FLAGS)
         word = "well" if self.ok else "not well"
         return f"{word}: {self.status} after {self.seconds * 1000:.0f} ms"
 

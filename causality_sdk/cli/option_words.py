@@ -44,7 +44,8 @@ WORDS: Final = {
     " data]",
     "max_queue_events": "Events that the queue file holds at most.",
     "max_queue_bytes": "Bytes that the queue file holds at most.",
-    "overflow": "At these caps: reject stops the command, drop_oldest evicts the oldest events.",
+    "overflow": "At these caps: reject stops the command, drop_oldest evicts the oldest events."
+    "  [default: reject, where a command fills a queue; drop_oldest in programs]",
     "durability": "What a commit survives: process, kill -9; power, a power cut too, but each takes"
     " a sync.",
     "compression": "Compress requests.",

@@ -16,7 +16,7 @@ import click
 
 from causality_sdk.cli.ending import error_document
 from causality_sdk.cli.tables import table
-from causality_sdk.cli.words import age, count, escaped, json_bytes, printable, size
+from causality_sdk.cli.words import age, count, escaped, in_shell, json_bytes, printable, size
 
 __all__ = [
     "Output", "age", "count", "output", "output_options", "printable", "size", "styled", "table",
@@ -79,6 +79,7 @@ class Output:
     def note(self, text: str) -> None:
         """What a person should know, and a program need not."""
         if not self.quiet:
+            text = _in_shell(text)
             self._tell({"note": text}, text, styled("note:", "cyan"))
 
     def detail(self, text: str) -> None:
@@ -88,6 +89,7 @@ class Output:
 
     def problem(self, text: str, kind: str = "Problem", code: int = 1) -> None:
         """Something that is wrong, though the command goes on, or ends with `code`."""
+        text = _in_shell(text)
         self._tell(error_document(kind, text, code), text, styled("Error:", "red"))
 
     def _tell(self, document: Any, text: str, mark: str = "") -> None:
@@ -99,7 +101,7 @@ class Output:
     def progress(self, text: str) -> None:
         """A word for whoever looks at the terminal; nothing anywhere else."""
         if self.shows_progress:
-            _say(styled(escaped(text), "dim"), err=True, safe=True)
+            _say(styled(escaped(_in_shell(text)), "dim"), err=True, safe=True)
 
     @property
     def shows_progress(self) -> bool:
@@ -152,6 +154,12 @@ def styled(text: str, color: str) -> str:
     if color == "dim":
         return click.style(text, dim=True)
     return click.style(text, fg=color, bold=color == "red")
+
+
+def _in_shell(text: str) -> str:
+    from causality_sdk.cli.settings import FLAGS  # which needs this module itself
+
+    return in_shell(text, FLAGS)
 
 
 def _say(text: str, *, err: bool = False, safe: bool = False) -> None:

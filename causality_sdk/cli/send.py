@@ -51,7 +51,7 @@ Examples:
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="What a line leads to that is no event. What came before it is sent either way.",
+    help="What to do with a line that is not an event. What is before it is sent either way.",
 )
 @click.option("--spool", is_flag=True, help="Put what could not be sent into the queue: exit 0.")
 @click.option(

@@ -141,12 +141,14 @@ def _is_blank(value: object) -> bool:
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
     """Variables that are named as if they were options and are none, with what may be meant."""
-    known = [ENV_PREFIX + name.upper() for name in (*FIELDS, KEY_FILE, "config")]
-    return {
-        name: next(iter(difflib.get_close_matches(name, known, n=1)), None)
-        for name in sorted(environ)
-        if name.startswith(ENV_PREFIX) and name not in known
-    }
+    known = [name.upper() for name in (*FIELDS, KEY_FILE, "config")]
+    found = {}
+    for variable in sorted(environ):
+        name = variable.removeprefix(ENV_PREFIX)
+        if name not in (*known, variable):
+            meant = difflib.get_close_matches(name, known, n=1)
+            found[variable] = ENV_PREFIX + meant[0] if meant else None
+    return found
 
 
 def flag_name(name: str) -> str:
@@ -156,6 +158,10 @@ def flag_name(name: str) -> str:
     """
     special = {"timeout": "--attempt-timeout", "headers": "--header", "proxies": "--proxy"}
     return special.get(name, "--" + name.replace("_", "-"))
+
+
+FLAGS = {name: flag_name(name) for name in FIELDS}
+"""How a message names an option to who sits at a shell."""
 
 
 def shown(name: str, value: Any) -> Any:

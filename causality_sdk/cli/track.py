@@ -35,7 +35,7 @@ GOODBYE = 1.0  # seconds to give the disk back what a delivered backlog took
 Examples:
   causality track purchase_complete order_id=A-1 total_cents:=1299 --user-id u-42
   causality track backup_done --properties '{"bytes": 1024}' --no-flush
-  cat events.ndjson | causality track --ndjson -
+  cat events.ndjson | causality track -
   causality track --file events.json.gz --on-error skip --json
 """,
 )
@@ -45,7 +45,7 @@ Examples:
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="What a line leads to that is no event. What came before it is queued either way.",
+    help="What to do with a line that is not an event. What is before it is queued either way.",
 )
 @click.option("--no-flush", is_flag=True, help="Only queue; the next run delivers, or a service.")
 @click.option(
@@ -54,7 +54,7 @@ Examples:
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to try to deliver.",
+    help="How long to try to deliver. (--attempt-timeout is for each attempt.)",
 )
 @click.option("--dry-run", is_flag=True, help="Validate, and print what would be queued.")
 @output_options
@@ -71,6 +71,8 @@ def command(
     A queue at its cap is never made to forget: the events that are in it are delivered to make
     room, and if that fails the command stops and says how far it came. --overflow drop_oldest
     evicts instead, and counts.
+
+    - in place of EVENT_TYPE is standard input: events as in a --file.
 
     Prints the idempotency key of a single event, and a summary of many. With --json, many events
     give a line of progress after each transaction.

@@ -8,7 +8,9 @@ JSON invalid.
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -35,6 +37,20 @@ def _shown(character: str) -> str:
     if number < 0x100:
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def in_shell(text: str, flags: Mapping[str, str]) -> str:
+    """A message of the library in the words of a command: `timeout=` is `--attempt-timeout`.
+
+    `flags`: name of an option -> its flag.
+    """
+    text = _PYTHON.sub(lambda found: flags.get(found[1], found[0]), text)
+    return _MANY_DIGITS.sub(lambda found: f"{float(found[1]):.3g} s", text)
+
+
+# `timeout=` or `take_over=True`, as messages tell a program what to pass; no `name=value` of data.
+_PYTHON = re.compile(r"\b([a-z_]+)=(?:True\b|(?=[\s,;.)]|$))")
+_MANY_DIGITS = re.compile(r"\b(\d+\.\d{3,}) s\b")
 
 
 def json_bytes(document: Any) -> bytes:

@@ -19,7 +19,7 @@ import click
 from causality_sdk._version import __version__
 from causality_sdk.cli.exits import INVALID, REFUSED, RETRIES_EXHAUSTED, InputError
 from causality_sdk.cli.streams import current
-from causality_sdk.cli.words import escaped
+from causality_sdk.cli.words import escaped, in_shell
 from causality_sdk.errors import (
     ConfigError,
     EventError,
@@ -32,7 +32,7 @@ from causality_sdk.packtrack import Attempt, PackTrackClient, PackTrackConfig, P
 from causality_sdk.packtrack.attempts import is_passing
 from causality_sdk.packtrack.client import request_keys
 from causality_sdk.packtrack.config import USER_AGENT
-from causality_sdk.packtrack_logger.flags import Flags
+from causality_sdk.packtrack_logger.flags import NAMES, Flags
 from causality_sdk.packtrack_logger.inputs import Located, read_file, read_lines
 from causality_sdk.packtrack_logger.output import failure, result, say
 from causality_sdk.stats import Delivered, FlushReport
@@ -63,6 +63,7 @@ def run(flags: Flags, stdin: BinaryIO) -> int:
 
 
 def _failed(flags: Flags, code: int, message: str, **facts: object) -> int:
+    message = in_shell(message, NAMES)
     if flags.as_json:
         say(failure(code, message, **facts))
     say(f"Error: {escaped(message)}", err=True)

@@ -7,6 +7,7 @@ is changed, no owner is disturbed, and no event is sent.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import click
 
@@ -18,7 +19,8 @@ from causality_sdk.cli.queue._check_disk import check_directory, check_file
 from causality_sdk.cli.queue._check_server import check_server
 from causality_sdk.cli.queue._finding import Finding
 from causality_sdk.cli.queue.selection import chosen_files, file_options
-from causality_sdk.cli.settings import Settings
+from causality_sdk.cli.settings import FLAGS, Settings
+from causality_sdk.cli.words import in_shell
 from causality_sdk.errors import ConfigError
 
 _MARKS = {
@@ -53,7 +55,8 @@ def command(offline: bool) -> None:
     out = output()
     found: list[Finding] = []
     subject = ""
-    for finding in _all(offline=offline):
+    for each in _all(offline=offline):
+        finding = replace(each, text=in_shell(each.text, FLAGS), fix=in_shell(each.fix, FLAGS))
         found.append(finding)
         if out.as_json or (out.quiet and finding.level == "ok"):
             continue

@@ -34,7 +34,7 @@ Examples:
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="What a line leads to that is no event. What came before it is imported either way.",
+    help="What to do with a line that is not an event. What is before it is imported either way.",
 )
 @click.option("--dry-run", is_flag=True, help="Validate, and print what would be imported.")
 @output_options
