@@ -20,6 +20,7 @@ from causality_sdk.cli.words import (
     escaped,
     in_shell,
     json_bytes,
+    json_for_people,
     json_text,
     padded,
     printable,
@@ -329,6 +330,13 @@ class TestWords:
     ) -> None:
         assert in_shell(text, FLAGS) == wanted
 
+    def test_json_for_people_is_json_and_drives_no_terminal(self) -> None:
+        document = {"a": "\x9b2J \u202e \U000e0001 日本 \x1b"}
+        text = json_for_people(document)
+        assert json.loads(text) == document
+        assert all(character.isprintable() for character in text.replace("\n", ""))
+        assert "日本" in text
+
     def test_json_takes_every_string(self) -> None:
         document = {"caf\udce9": ["\ud800", {"a": ("\udc80", Path("x\udce9"))}], "n": 1}
         whole = {"caf\\xe9": ["\\ud800", {"a": ["\\x80", "x\\xe9"]}], "n": 1}
@@ -349,3 +357,46 @@ class TestWords:
         assert cut("日本語", 6) == "日本語"
         assert cut("日本語", 5) == "日本…"
         assert cut("日本語", 4) == "日…"
+
+
+FLAGS_OF_TEXT = [
+    "--api-key", "--base-url", "--timeout", "--retries", "--user-agent", "--idempotency-key",
+    "--timestamp", "--source-system", "--workflow-id", "--actor-id", "--severity", "--status",
+    "--message", "--metadata", "--extra", "--file", "--nonsense",
+]  # fmt: skip
+
+
+@NEEDS_ANY_NAME
+@pytest.mark.parametrize("options", [[], ["--json"], ["--verbose"], ["--async", "--no-flush"]])
+def test_packtrack_logger_takes_any_bytes_or_names_what_is_wrong(
+    tmp_path: Path, options: list[str]
+) -> None:
+    """One process for all flags: each is given a value that is no text."""
+    script = (
+        "import os, sys\n"
+        "from causality_sdk.packtrack_logger import main\n"
+        "words = [os.fsdecode(word) for word in eval(sys.argv[1])]\n"
+        "for flag in eval(sys.argv[2]):\n"
+        "    try:\n"
+        "        main([*words, flag, os.fsdecode(b'caf\\xe9\\x1b[2J')])\n"
+        "    except SystemExit as end:\n"
+        "        assert end.code in range(6), (flag, end.code)\n"
+    )
+    event = [
+        "--source-system", "s", "--workflow-id", "w", "--actor-type", "cron", "--actor-id", "a",
+        "--severity", "info", "--status", "ok", "--message", "m", "--retries", "0",
+        "--base-url", NOWHERE, "--api-key", KEY,
+    ]  # fmt: skip
+    environ = Shell(tmp_path).environ | {"XDG_DATA_HOME": str(tmp_path), "LC_ALL": "C"}
+    process = subprocess.run(
+        [sys.executable, "-c", script, repr([*event, *options]), repr(FLAGS_OF_TEXT)],
+        env=environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, timeout=SECONDS,
+        check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr.decode()
+    for stream in (process.stdout, process.stderr):
+        assert b"Traceback" not in stream
+        assert b"\x1b" not in stream
+        assert KEY.encode() not in stream
+    if "--json" in options:
+        lines(process.stdout)

@@ -72,6 +72,37 @@ class TestStandardInput:
         assert shell("track", shell.home, "--no-flush").err == ""  # a directory
 
 
+class TestNothingYet:
+    """No queue file: nothing to do, which is success."""
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "queue status", "queue list", "queue replay", "queue replay --dry-run",
+            "queue purge --yes", "dead-letters list", "dead-letters requeue --all",
+            "dead-letters delete --all --yes",
+        ],
+    )  # fmt: skip
+    def test_it_is_said_once_and_quietly_not_at_all(self, shell: Shell, command: str) -> None:
+        result = shell(*command.split())
+        note = f"note: there is no queue file {shell.queue}: nothing was tracked here yet\n"
+        assert result.err == note
+        assert shell(*command.split(), "--quiet").err == ""
+        for line in shell(*command.split(), "--json").out.splitlines():
+            assert json.loads(line).get("files", []) == []
+        assert not shell.queue.parent.exists()
+
+    @pytest.mark.parametrize(
+        ("command", "code"),
+        [("queue export", 4), ("queue show k", 1), ("dead-letters show 1", 1)],
+    )
+    def test_what_was_asked_for_by_name_is_missing(
+        self, shell: Shell, command: str, code: int
+    ) -> None:
+        """An export of nothing would look like one that worked."""
+        assert "Error: " in shell(*command.split(), code=code).err
+
+
 class TestTimes:
     NOW = 1795249800.0  # 2026-11-21T08:30:00Z
 

@@ -724,4 +724,6 @@ def test_bench_measures_and_leaves_nothing(shell: Shell, tmp_path: Path) -> None
     rates = shell("bench", *options).json["events_per_second"]
     assert set(rates) == {"track()", "track_many() of 200", "delivery"}
     assert all(rate > 0 for rate in rates.values())
+    delivery = shell("bench", "--events", "20", "--directory", place).out.splitlines()[-1]
+    assert delivery.split()[:2] == ["delivery", "20"]
     assert list(place.iterdir()) == []

@@ -78,7 +78,7 @@ def command() -> None:
             hint = "" if meant is None else f"; did you mean {meant}?"
             out.note(f"{name} is set, and is no option{hint}")
     if problem is not None:
-        out.problem(problem, "ConfigError")
+        out.problem(problem, "ConfigError", INVALID)
         raise click.exceptions.Exit(INVALID)
 
 

@@ -229,7 +229,7 @@ class Show:
             5,
             "server back",
             f"{marks.end:,} tracked, {server.count:,} delivered, {left:,} wait"
-            " (one acknowledgement got lost)",
+            " (one answer got lost)",
         )
 
     def _track(self, child: Child, count: int) -> int:

@@ -30,9 +30,13 @@ def end(run: Callable[[], Any], arguments: Sequence[str]) -> NoReturn:
     sys.exit(code)
 
 
-def error_document(kind: str, message: str, code: int, fix: str = "") -> dict[str, Any]:
-    """An error as `--json` shows it."""
-    found: dict[str, Any] = {"type": kind, "message": message, "exit_code": code}
+def error_document(
+    kind: str, message: str, code: int | None = None, fix: str = ""
+) -> dict[str, Any]:
+    """An error as `--json` shows it. `code`: of the command, if that ends with it."""
+    found: dict[str, Any] = {"type": kind, "message": message}
+    if code is not None:
+        found["exit_code"] = code
     if fix:
         found["fix"] = fix
     return {"error": found}

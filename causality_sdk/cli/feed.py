@@ -139,15 +139,18 @@ class Feed:
 
     def _skipped(self, entry: Entry, error: ValueError) -> None:
         self.skipped += 1
-        self._out.problem(self._where(entry, error), type(error).__name__)
+        self._out.problem(self._where(entry, error), _kind(error))
         if self._out.as_json:
             self._out.json_line({"kind": "skipped", self._unit: entry.number, "error": str(error)})
 
     def _bad(self, entry: Entry, error: ValueError) -> CommandError:
         # What can be read and is no event is a mistake of whoever wrote it.
         code = INVALID if isinstance(error, EventError) else UNREADABLE
-        kind = "EventError" if code == INVALID else "InputError"
-        return CommandError(self._where(entry, error), code, kind=kind)
+        return CommandError(self._where(entry, error), code, kind=_kind(error))
 
     def _where(self, entry: Entry, error: ValueError) -> str:
         return f"{self._name}, {self._unit} {entry.number}: {error}" if self._name else str(error)
+
+
+def _kind(error: ValueError) -> str:
+    return "EventError" if isinstance(error, EventError) else "InputError"

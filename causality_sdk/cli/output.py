@@ -87,7 +87,7 @@ class Output:
         if self.verbose:
             self._tell({"detail": text}, text)
 
-    def problem(self, text: str, kind: str = "Problem", code: int = 1) -> None:
+    def problem(self, text: str, kind: str, code: int | None = None) -> None:
         """Something that is wrong, though the command goes on, or ends with `code`."""
         text = _in_shell(text)
         self._tell(error_document(kind, text, code), text, styled("Error:", "red"))
@@ -137,7 +137,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage().removeprefix("causality: ")
         if record.levelno >= logging.ERROR:
-            self._target.problem(text)
+            self._target.problem(text, "Problem")
         elif self._target.verbose:
             self._target.detail(text)
         elif record.levelno >= logging.WARNING and not text.startswith("delivery failed"):

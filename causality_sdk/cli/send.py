@@ -170,7 +170,7 @@ class Sending:
         if len(self._refused) < _REFUSALS_KEPT:
             self._refused.append({"key": key, "status": status, "reason": reason})
         if len(self._refused) <= _REFUSALS_SHOWN:
-            self._out.problem(f"{key} was refused ({status}): {reason}")
+            self._out.problem(f"{key} was refused ({status}): {reason}", "DeliveryError")
 
     def _put_aside(self) -> None:
         """Moves all that is left, and what was refused, into the durable queue."""

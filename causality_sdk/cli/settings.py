@@ -6,7 +6,6 @@ or a queue asks here. Invariant: the api key is shown nowhere, whatever layer it
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
@@ -141,6 +140,8 @@ def _is_blank(value: object) -> bool:
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
     """Variables that are named as if they were options and are none, with what may be meant."""
+    import difflib  # for `causality config` alone
+
     known = [name.upper() for name in (*FIELDS, KEY_FILE, "config")]
     found = {}
     for variable in sorted(environ):

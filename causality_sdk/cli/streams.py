@@ -15,6 +15,7 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 # How a character is written that the encoding of a stream does not have.
@@ -44,6 +45,7 @@ def mended() -> Iterator[Streams]:
     """For the block, all three are there, can be written to, and take every character."""
     global _current
     before, kept = (sys.stdin, sys.stdout, sys.stderr), _current
+    opened: list[TextIO] = []
     streams = _current = Streams()
     # A descriptor that is closed would be given to the next file that is opened: to the queue, into
     # which whatever writes to "stdout" would then write.
@@ -54,15 +56,17 @@ def mended() -> Iterator[Streams]:
     try:
         if sys.stdin is None or sys.stdin.closed:
             streams.stdin_closed = True
-            sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123 (until the end)
-        sys.stdout = _writable(sys.stdout, streams, tells=True)
-        sys.stderr = _writable(sys.stderr, streams, tells=False)
+            sys.stdin = _devnull("r", opened)
+        sys.stdout = _writable(sys.stdout, streams, opened, tells=True)
+        sys.stderr = _writable(sys.stderr, streams, opened, tells=False)
         yield streams
     finally:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
         sys.stdin, sys.stdout, sys.stderr = before
+        for stream in opened:
+            stream.close()
         _current = kept
 
 
@@ -80,10 +84,18 @@ def _is_closed(descriptor: int) -> bool:
     return False
 
 
-def _writable(stream: TextIO | None, streams: Streams, *, tells: bool) -> TextIO:
+def _devnull(mode: str, opened: list[TextIO]) -> TextIO:
+    stream: Any = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 (until the end)
+    opened.append(stream)
+    return opened[-1]
+
+
+def _writable(
+    stream: TextIO | None, streams: Streams, opened: list[TextIO], *, tells: bool
+) -> TextIO:
     if stream is None or stream.closed:
         streams.stdout_closed |= tells
-        return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 (until the end)
+        return _devnull("w", opened)
     with suppress(AttributeError, OSError, ValueError):
         stream.reconfigure(errors=_ESCAPED)  # type: ignore[attr-defined]
     try:

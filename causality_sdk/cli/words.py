@@ -7,7 +7,6 @@ JSON invalid.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -64,8 +63,28 @@ def json_bytes(document: Any) -> bytes:
 
 
 def json_text(document: Any) -> str:
-    """The same without what is slow to load, for an error at any time. In ASCII."""
+    """The same in ASCII, with what the standard library has, for an error at any time."""
+    import json  # as above
+
     return json.dumps(_encodable(document), separators=(",", ":"))
+
+
+def json_for_people(document: Any) -> str:
+    """JSON over several lines that drives no terminal, and is the same JSON for a program."""
+    import orjson  # as above
+
+    text = orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+    if text.isascii():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else _in_json(c) for c in text)
+
+
+def _in_json(character: str) -> str:
+    number = ord(character)
+    if number < 0x10000:
+        return f"\\u{number:04x}"
+    number -= 0x10000  # RFC 8259, section 7: two of them
+    return f"\\u{0xD800 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"
 
 
 def _encodable(value: Any) -> Any:

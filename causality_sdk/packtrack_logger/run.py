@@ -254,7 +254,7 @@ class Run:
 
     def _tell(self, words: str) -> None:
         if self._flags.verbose:
-            say(f"packtrack-logger: {words}", err=True)
+            say(f"packtrack-logger: {escaped(words)}", err=True)
 
     def _tell_attempt(self, attempt: Attempt) -> None:
         answer = "no answer" if attempt.status_code is None else str(attempt.status_code)

@@ -8,7 +8,8 @@ from causality_sdk.cli.dead_letters.selection import document, exact, letters
 from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import count, output, output_options, printable
-from causality_sdk.cli.queue.selection import chosen_files, file_options, indented
+from causality_sdk.cli.queue.selection import chosen_files, file_options
+from causality_sdk.cli.words import json_for_people
 
 
 @click.command(
@@ -35,7 +36,7 @@ def command(letter: str) -> None:
     for path in files:
         for each in letters(path, meant):
             facts = document(path, each)
-            out.result({**facts, "event": each.event}, indented(each.event))
+            out.result({**facts, "event": each.event}, json_for_people(each.event))
             if not out.as_json:
                 out.note(
                     f"letter {each.id} of {path}, refused {count(each.attempts, 'time')}, buried"

@@ -73,6 +73,7 @@ def _stream(named: Path, kind: str | None) -> Iterator[IO[bytes]]:
     path = named.resolve() if named.is_symlink() else named
     # That may be no name of it: /dev/stdout leads to a pipe, or to a file that was deleted.
     leads_there = kind is None or (kind == "a regular file" and _is_same(path, named))
+    leads_there = leads_there and not path.is_relative_to("/dev")  # macOS names descriptors there
     if not leads_there:
         with named.open("wb", buffering=256 * 1024) as file, _packed(file, named) as stream:
             yield stream

@@ -154,7 +154,9 @@ def filter_options(command: _Command) -> _Command:
             " unless it ends in a zone, such as +02:00), milliseconds since the epoch, today,"
             " yesterday (from midnight UTC), or an age: 90m, 2h, 3d, 1w.",
         ),
-        click.option("--key", "keys", multiple=True, help="Only this idempotency key; repeatable."),
+        click.option(
+            "--key", "keys", multiple=True, help="Only this idempotency key, whole; repeatable."
+        ),
         click.option("--type", "types", multiple=True, help="Only this event type; repeatable."),
     ):
         result = decorator(result)
@@ -186,7 +188,7 @@ def milliseconds(text: str, now: float) -> int:
                 f"{text} is in milliseconds, and long ago; for seconds write {text}000"
             )
         return int(text)
-    if ago := re.fullmatch(r"(\d{1,9})([smhdw])( ago)?", word):
+    if ago := re.fullmatch(r"([0-9]{1,9})([smhdw])( ago)?", word):
         return int((now - int(ago[1]) * _UNITS[ago[2]]) * 1000)
     if word in ("now", "today", "yesterday"):
         midnight = now - now % 86400
@@ -240,11 +242,6 @@ def buried(path: Path, wanted: Filter) -> Iterator[Found]:
         for letter in reader.letters():
             if wanted.passes(letter.event):
                 yield Found(path, letter.id, letter.payload, letter.event, sound=True)
-
-
-def indented(event: dict[str, Any]) -> str:
-    """An event for people, over several lines."""
-    return orjson.dumps(event, option=orjson.OPT_INDENT_2).decode()
 
 
 def document(payload: bytes) -> dict[str, Any]:

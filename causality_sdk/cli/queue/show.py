@@ -16,10 +16,10 @@ from causality_sdk.cli.queue.selection import (
     buried,
     chosen_files,
     file_options,
-    indented,
     one_key,
     waiting,
 )
+from causality_sdk.cli.words import json_for_people
 
 
 @click.command(
@@ -53,7 +53,7 @@ def command(key: str) -> None:
     for where, look, path in everywhere:
         for found in look(path, wanted):
             document = {"file": str(path), "id": found.id, "state": where, "event": found.event}
-            out.result(document, indented(found.event))
+            out.result(document, json_for_people(found.event))
             if not out.as_json:
                 out.note(f"{where}, row {found.id} of {path}")
             return
