@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from causality_sdk import inheritance, ownership, quarantine, repair
+from causality_sdk import inheritance, ownership, passing, place, quarantine, repair
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import is_inherited
 from causality_sdk.ownership import Lease
@@ -109,7 +109,6 @@ class Adoption:
         self._orphan: Orphan | None = None
         self._troubles = 0  # of its file, since it was taken
         self._put_off: dict[Path, float] = {}  # until when a file is not looked at
-        self._told: set[Path] = set()  # files whose trouble was logged
         self.due_at = clock()  # when the next step is due
 
     def step(self) -> Progress:
@@ -152,6 +151,7 @@ class Adoption:
         return None
 
     def _take_one(self, path: Path) -> Orphan | None:
+        place.check_place(path)  # before a lock of ours is left beside what is not
         lease = ownership.acquire(path)
         if lease is None:
             return None  # its owner lives
@@ -234,6 +234,4 @@ class Adoption:
         if path is None:
             return
         self._put_off[path] = self._clock() + PUT_OFF_SECONDS
-        if path not in self._told:
-            self._told.add(path)
-            self._logger.warning("causality: %s was left alone: %s", path, error)
+        passing.tell(self._logger, path, error)

@@ -11,7 +11,7 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
-from causality_sdk import counters, quarantine, recognition
+from causality_sdk import counters, possession, quarantine, recognition
 from causality_sdk.connections import BUSY_SECONDS
 from causality_sdk.damage import QueueDamaged
 from causality_sdk.place import foreign, newer
@@ -63,7 +63,8 @@ def check_header(path: Path) -> bool:
     elif log.exists() and log.stat().st_size:
         if not start:
             if was_ours(path):
-                path.touch(mode=0o600)
+                with suppress(FileExistsError):
+                    possession.make_file(path)
                 raise damaged(path, "the database is empty and its log is not")
             return True
         # The tables may all be in the log still. A connection that only reads leaves it alone.

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from causality_sdk import connections, ownership, place, quarantine, repair, salvage
+from causality_sdk import connections, ownership, place, possession, quarantine, repair, salvage
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import OPENING
 from causality_sdk.ownership import Lease
@@ -144,7 +144,15 @@ class Mender:
         for path in ownership.siblings(self._base):
             if path == here and self.lease.is_valid:
                 continue
-            lease = ownership.acquire(path)
+            if not _is_free(path):
+                continue
+            lies_there = place.is_taken(path)
+            try:
+                lease = ownership.acquire(path)
+            except QueueError:
+                if not lies_there:
+                    raise
+                continue  # the lock of somebody else
             if lease is None:
                 continue
             if _is_free(path):
@@ -166,7 +174,7 @@ def _remove_log(path: Path) -> None:
 
 def _copy(connection: sqlite3.Connection, target: Path) -> None:
     salvage.discard(target)
-    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    possession.make_file(target)
     with closing(connections.connect(target)) as copy:
         connection.backup(copy)
     salvage.sync_file(target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from causality_sdk import connections, place
+from causality_sdk import connections, passing, place
 from causality_sdk._version import __version__
 from causality_sdk.claim import claim, fingerprint
 from causality_sdk.config import Config
@@ -71,6 +71,8 @@ def open_queue(config: Config, wire: Wire, hooks: Hooks) -> tuple[Queue, Lease |
         )
         hooks.error(error)
         return queue_at(config, connections.MEMORY), None
+    for path, trouble in claimed.unusable:
+        passing.tell(config.logger, path, trouble)
     if claimed.others:
         config.logger.warning(
             "causality: %s hold events for another endpoint, wire or api key; they stay there"

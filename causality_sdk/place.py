@@ -1,16 +1,17 @@
-"""The place of a queue file: what may lie there, and the words for what may not.
+"""The place of a queue file: what may lie there, whose it is, and the words for what may not.
 
-Neighbour: `schema`, which looks here before it opens a file. Invariant: nothing is opened, and
-nothing is changed but the directory that is made.
+Neighbours: `claim` and `schema`, which look here before they open a file; `possession` knows users.
+Invariant: nothing is opened, and nothing is changed but the directory that is made.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from pathlib import Path
 
-from causality_sdk import quarantine
+from causality_sdk import possession, quarantine
 from causality_sdk.errors import QueueError
 
 
@@ -20,6 +21,9 @@ def make_directory(directory: Path) -> None:
     Raises `QueueError`.
     """
     try:
+        if directory.is_dir():
+            return
+        missing = [each for each in (directory, *directory.parents) if not each.exists()]
         # mode is for the last directory only, which is the one that holds our files
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -27,6 +31,8 @@ def make_directory(directory: Path) -> None:
             f"queue directory {directory} cannot be made ({error.strerror or error}); create it"
             " for this user, or give another queue_path"
         ) from error
+    for made in reversed(missing):
+        possession.give_directory(made)
 
 
 def check_place(path: Path) -> None:
@@ -40,17 +46,19 @@ def check_place(path: Path) -> None:
                     f"{companion} is {_kind(mode)}, not a regular file, and SQLite needs its name"
                     f" beside {path}; move it away, or give another queue_path"
                 )
+            if not possession.may_write(companion):
+                raise not_writable(companion)
     try:
         info = path.lstat()
     except FileNotFoundError:
-        if not os.access(path.parent, os.W_OK | os.X_OK):
+        if not possession.may_enter(path.parent):
             raise not_writable(path) from None
         return
     except OSError as error:
         raise QueueError(f"queue file {path} cannot be read ({error.strerror or error})") from error
     if not stat.S_ISREG(info.st_mode):
         raise foreign(path, f"it is {_kind(info.st_mode)}, not a regular file")
-    if not os.access(path, os.R_OK | os.W_OK) or not os.access(path.parent, os.W_OK | os.X_OK):
+    if not possession.may_write(path) or not possession.may_enter(path.parent):
         raise not_writable(path)
 
 
@@ -63,11 +71,29 @@ def newer(path: Path, version: int, known: int) -> QueueError:
 
 
 def not_writable(path: Path) -> QueueError:
-    """The error for a place that this user cannot write to."""
+    """The error for a place that this user cannot write to. Names whose it is, and the fix."""
+    owner, user = possession.owner_of(path), possession.this_user()
+    if owner is not None and owner != user:
+        return QueueError(
+            f"queue file {path} is not writable for this user: it belongs to {owner}, and this"
+            f" process runs as {user}; {give_it(path)}, or give another queue_path"
+        )
     return QueueError(
         f"queue file {path} is not writable for this user; fix the permissions of the file and of"
         " its directory, or give another queue_path"
     )
+
+
+def give_it(path: Path) -> str:
+    """The command that gives a file, and what lies beside it, to the user of this process."""
+    name = path.name.removesuffix("-wal").removesuffix("-shm").removesuffix(".lock")
+    return f"sudo chown {possession.this_user()} {shlex.quote(str(path.with_name(name)))}*"
+
+
+def is_taken(path: Path) -> bool:
+    """Whether anything lies at the path, or beside it what belongs there."""
+    endings = ("", "-wal", "-shm", ".lock", ".damaged")
+    return any(os.path.lexists(quarantine.beside(path, ending)) for ending in endings)
 
 
 def foreign(path: Path, what: str) -> QueueError:

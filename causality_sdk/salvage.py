@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from causality_sdk import connections, counters, quarantine, recognition, schema
+from causality_sdk import connections, counters, possession, quarantine, recognition, schema
 from causality_sdk.counters import Counters
 from causality_sdk.forking import OPENING
 from causality_sdk.pages import PAGE, Pages
@@ -72,7 +72,7 @@ def build(
         found = _survey(pages)
         if found.state is not None:
             destination = Destination(*found.state.destination)
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        possession.make_file(target)
         with closing(connections.connect(target)) as connection:
             schema.prepare_connection(connection, target, destination, schema.load_migrations)
             # Nobody needs the half of it: a crash discards it, and one sync at the end is enough.

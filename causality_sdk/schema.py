@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import sqlite3
 import time
 import uuid
@@ -18,7 +17,7 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from causality_sdk import counters, header, quarantine
+from causality_sdk import counters, header, possession, quarantine
 from causality_sdk.connections import BUSY_SECONDS, MEMORY, connect, open_unread, set_pragmas
 from causality_sdk.damage import LogBroken, QueueDamaged, is_damage
 from causality_sdk.errors import QueueError
@@ -74,7 +73,7 @@ def _prepare(
     try:
         is_sure = header.check_header(path)
         with suppress(FileExistsError):  # SQLite would make it readable for everybody first
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            possession.make_file(path)
         # The log is opened before SQLite does and closed after: see `header`.
         with ExitStack() as stack:
             log = _open_log(path, stack)

@@ -52,7 +52,9 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"client", "config", "dead_letters", "event", "errors", "sigterm", "stats"},
     "__main__": {"cli"},
     "_version": set(),
-    "adoption": {"errors", "forking", "inheritance", "ownership", "queue", "schema"} | REPAIR,
+    "adoption": {"errors", "forking", "inheritance", "ownership", "passing", "place", "queue"}
+    | {"schema"}
+    | REPAIR,
     "aio": {"client", "committer", "dead_letters", "replies"} | CORE,
     "backoff": set(),
     "batch": set(),
@@ -82,12 +84,13 @@ ALLOWED: dict[str, set[str]] = {
     "flushing": {"errors", "stats", "wakeup"},
     "forking": set(),
     "group_commit": {"errors", "turn"},
-    "header": {"connections", "counters", "damage", "place", "quarantine", "recognition"},
+    "header": {"connections", "counters", "damage", "place", "possession", "quarantine"}
+    | {"recognition"},
     "holders": {"ownership", "stats"},
     "hooks": {"stats"},
     "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
     "keys": set(),
-    "installation": {"errors", "forking"},
+    "installation": {"errors", "forking", "ownership", "possession"},
     "intake": {
         "connections",
         "counters",
@@ -100,13 +103,13 @@ ALLOWED: dict[str, set[str]] = {
         "wal",
     },
     "mending": {"connections", "errors", "forking", "ownership", "place", "queue_file", "salvage"}
-    | {"schema"}
+    | {"possession", "schema"}
     | REPAIR,
     "opening": {"claim", "config", "errors", "forking", "hooks", "ownership", "queue", "schema"}
-    | {"connections", "installation", "pacer", "place"}
+    | {"connections", "installation", "pacer", "passing", "place"}
     | DESTINATION,
     "option_checks": {"errors"},
-    "ownership": {"errors", "forking"},
+    "ownership": {"errors", "forking", "place", "possession"},
     "pacer": {"backoff", "errors"},
     "packtrack": {"errors", "packtrack.*"},
     "packtrack.attempts": {"backoff", "errors", "packtrack.config", "transport.base"} | PACKTRACK,
@@ -128,8 +131,10 @@ ALLOWED: dict[str, set[str]] = {
     | {"packtrack_logger", "packtrack_logger.*"},
     "pages": set(),
     "pipeline": (CORE | WAY) - {"event"} | DESTINATION,
-    "place": {"errors", "quarantine"},
+    "passing": set(),
+    "place": {"errors", "possession", "quarantine"},
     "plain": {"errors"},
+    "possession": set(),
     "quarantine": set(),
     "queue": {"counters", "intake", "queue_file", "runs", "transactions", "wal"},
     "queue_file": {"connections", "counters", "damage", "detached", "errors", "forking", "schema"}
@@ -144,12 +149,13 @@ ALLOWED: dict[str, set[str]] = {
         "counters",
         "forking",
         "pages",
+        "possession",
         "quarantine",
         "recognition",
         "schema",
     },
     "schema": {"connections", "counters", "damage", "errors", "forking", "header", "pages"}
-    | {"place", "quarantine", "_migrations.*"},
+    | {"place", "possession", "quarantine", "_migrations.*"},
     "scout": {"queue", "suspects"},
     "sender": {"errors", "flushing", "pacer", "steps", "wakeup", "wire.base"},
     "sigterm": {"errors"},
