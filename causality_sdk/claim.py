@@ -7,26 +7,29 @@ the first file of an app keeps a process from starting: what cannot be used ther
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from causality_sdk import filesystem, ownership, place, repair, schema
+from causality_sdk.destination import Destination, Elsewhere
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import is_inherited
 from causality_sdk.repair import Repair
-from causality_sdk.schema import Destination
 
 
 class Claim(NamedTuple):
     """A file that is ours until the lease is released, and those that were passed over."""
 
     lease: ownership.Lease
-    others: tuple[Path, ...]
+    others: tuple[Elsewhere, ...]
     """Free files of another destination. What is in them stays until somebody asks for it."""
     repair: Repair | None = None
     """Of the file, if it was damaged."""
     unusable: tuple[tuple[Path, QueueError], ...] = ()
     """What lies at a name of ours and cannot be used, each with the reason and the fix."""
+    rekeyed: bool = False
+    """What is in it was tracked with another api key, and goes with ours now."""
 
 
 def claim(base: Path, destination: Destination, *, take_over: bool = False) -> Claim:
@@ -38,7 +41,7 @@ def claim(base: Path, destination: Destination, *, take_over: bool = False) -> C
     """
     place.make_directory(base.parent)
     filesystem.refuse_network(base)
-    others: list[Path] = []
+    others: list[Elsewhere] = []
     unusable: list[tuple[Path, QueueError]] = []
     for path in ownership.siblings(base):
         if is_inherited(path):
@@ -55,15 +58,15 @@ def claim(base: Path, destination: Destination, *, take_over: bool = False) -> C
         if isinstance(taken, Claim):
             return taken._replace(others=tuple(others), unusable=tuple(unusable))
         if taken is not None:
-            others.append(path)
+            others.append(taken)
     raise QueueError(
         f"all {ownership.MAX_SIBLINGS} queue files beside {base} are in use; give this program a"
         " queue_path of its own"
     )
 
 
-def _take(path: Path, destination: Destination, *, take_over: bool) -> Claim | Destination | None:
-    """The claim of one file, or whom it is meant for; None for one that is in use or spent."""
+def _take(path: Path, destination: Destination, *, take_over: bool) -> Claim | Elsewhere | None:
+    """The claim of one file, or for whom its events wait; None for one in use, or spent."""
     place.check_place(path)  # before a lock of ours is left beside what is not
     lease = ownership.acquire(path)
     if lease is None:
@@ -71,20 +74,22 @@ def _take(path: Path, destination: Destination, *, take_over: bool) -> Claim | D
     try:
         found, done = repair.prepare(path, destination, is_same_boot=lease.is_same_boot)
         spent = schema.heir(path) is not None
-        if found != destination and take_over and not spent:
-            found = schema.take_over(path, destination)
+        is_ours = destination.takes(found)
+        if not spent and (is_ours or take_over):
+            goes_to = destination.over(found) if is_ours else destination
+            if goes_to != found:
+                # A new key need not be noted at once: the disk may be full.
+                with suppress(QueueError) if is_ours else nullcontext():
+                    schema.take_over(path, goes_to)
+            return Claim(lease, (), done, rekeyed=is_ours and found.key != destination.key)
+        # A spent one whoever has counted it removes; what came into it now would be lost.
+        elsewhere = None if spent else _elsewhere(path, found, destination)
     except BaseException:
         lease.release()
         raise
-    if found == destination and not spent:
-        return Claim(lease, (), done)
     lease.release()
-    # A spent one whoever has counted it removes; what came into it now would be lost.
-    return None if spent else found
+    return elsewhere
 
 
-def fingerprint(api_key: str) -> str:
-    """Tells one api key from another without holding it."""
-    import hashlib  # with OpenSSL, which `import causality_sdk` does not load
-
-    return hashlib.sha256(b"causality-sdk queue\x00" + api_key.encode()).hexdigest()[:16]
+def _elsewhere(path: Path, found: Destination, here: Destination) -> Elsewhere:
+    return Elsewhere(path, found, schema.waiting(path), here.difference(found))

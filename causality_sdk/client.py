@@ -31,7 +31,6 @@ from causality_sdk.errors import (
 )
 from causality_sdk.event import Encoder, Event, Properties, Trackable
 from causality_sdk.forking import register_client
-from causality_sdk.holders import files_of
 from causality_sdk.opening import make_wire
 from causality_sdk.pipeline import AtProcessEnd, Pipeline
 from causality_sdk.queue import Queue
@@ -216,6 +215,7 @@ class Client:
             return Stats(evicted={}, buffered=len(self._early), buffer_dropped=self._early.dropped)
         counters, tracked, pending, pending_bytes = pipeline.queue.snapshot()
         sender = pipeline.sender
+        files = pipeline.files()
         return Stats(
             tracked=tracked,
             acknowledged=counters.acknowledged,
@@ -231,7 +231,8 @@ class Client:
             last_error=None if sender.last_error is None else str(sender.last_error),
             state=sender.state,
             queue_path=str(pipeline.queue.path),
-            files=() if pipeline.lease is None else files_of(self.config.resolved_queue_path),
+            files=files,
+            elsewhere=sum(each.elsewhere for each in files),
         )
 
     @property

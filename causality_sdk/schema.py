@@ -15,11 +15,12 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from causality_sdk import counters, header, possession, quarantine
 from causality_sdk.connections import BUSY_SECONDS, MEMORY, connect, open_unread, set_pragmas
 from causality_sdk.damage import LogBroken, QueueDamaged, is_damage
+from causality_sdk.destination import Destination as Destination  # for those who make one here
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import OPENING
 from causality_sdk.pages import Log
@@ -31,14 +32,6 @@ if TYPE_CHECKING:
 _RETARGET = "UPDATE state SET endpoint = ?, wire = ?, key_fingerprint = ?"
 _PAGE_BYTES = 4096  # `wal` and the cap count on it
 _INCREMENTAL = 2  # what PRAGMA auto_vacuum calls it
-
-
-class Destination(NamedTuple):
-    """Where the events of a file are meant to go. A file of another destination is left alone."""
-
-    endpoint: str
-    wire: str
-    key_fingerprint: str
 
 
 def prepare(
@@ -112,6 +105,14 @@ def heir(path: Path) -> str | None:
     with OPENING, closing(connect(path)) as connection:
         found: str | None = connection.execute("SELECT heir FROM state").fetchone()[0]
     return found
+
+
+def waiting(path: Path) -> int:
+    """How many events are queued in a file that the caller owns and has prepared."""
+    with OPENING, closing(connect(path)) as connection:
+        state = counters.load(connection)
+        last = connection.execute("SELECT max(id) FROM queue").fetchone()[0]
+    return max(state.mark, last or 0) - state.removed
 
 
 def _open_log(path: Path, stack: ExitStack) -> Log | None:

@@ -47,12 +47,13 @@ REPAIR = {"quarantine", "repair"}
 REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
 ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "events.*"}
-ALL |= {"holders", "packtrack", "packtrack.*"}
+ALL |= {"destination", "holders", "packtrack", "packtrack.*"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": {"client", "config", "dead_letters", "event", "errors", "sigterm", "stats"},
     "__main__": {"cli"},
     "_version": set(),
-    "adoption": {"errors", "forking", "inheritance", "ownership", "passing", "place", "queue"}
+    "adoption": {"destination", "errors", "forking", "inheritance", "ownership", "passing", "place"}
+    | {"queue"}
     | {"schema"}
     | REPAIR,
     "aio": {"client", "committer", "dead_letters", "replies"} | CORE,
@@ -60,12 +61,21 @@ ALLOWED: dict[str, set[str]] = {
     "batch": set(),
     "bisection": {"queue"},
     "buffer": {"errors", "wakeup"},
-    "claim": {"errors", "filesystem", "forking", "ownership", "place", "repair", "schema"},
+    "claim": {
+        "destination",
+        "errors",
+        "filesystem",
+        "forking",
+        "ownership",
+        "place",
+        "repair",
+        "schema",
+    },
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL
     | {"cli", "cli.*", "connections", "counters", "header", "option_checks", "testing", "testing.*"}
     | {"transactions"},
-    "client": ABOVE_CLIENT | {"holders", "pipeline"},
+    "client": ABOVE_CLIENT | {"pipeline"},
     "committer": {"client", "errors", "pipeline", "replies"},
     "config": {"errors", "option_checks"},
     "connections": set(),
@@ -74,6 +84,7 @@ ALLOWED: dict[str, set[str]] = {
     "courier": {"delivery", "errors", "queue"} | REFUSALS | DESTINATION,
     "damage": {"errors"},
     "dead_letters": {"queue"},
+    "destination": set(),
     "detached": set(),
     "delivery": {"errors", "wire.base"},
     "errors": set(),
@@ -86,7 +97,7 @@ ALLOWED: dict[str, set[str]] = {
     "group_commit": {"errors", "turn"},
     "header": {"connections", "counters", "damage", "place", "possession", "quarantine"}
     | {"recognition"},
-    "holders": {"ownership", "stats"},
+    "holders": {"destination", "ownership", "stats"},
     "hooks": {"stats"},
     "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
     "keys": set(),
@@ -105,7 +116,16 @@ ALLOWED: dict[str, set[str]] = {
     "mending": {"connections", "errors", "forking", "ownership", "place", "queue_file", "salvage"}
     | {"possession", "schema"}
     | REPAIR,
-    "opening": {"claim", "config", "errors", "forking", "hooks", "ownership", "queue", "schema"}
+    "opening": {
+        "claim",
+        "config",
+        "destination",
+        "errors",
+        "forking",
+        "hooks",
+        "ownership",
+        "queue",
+    }
     | {"connections", "installation", "pacer", "passing", "place"}
     | DESTINATION,
     "option_checks": {"errors"},
@@ -130,7 +150,7 @@ ALLOWED: dict[str, set[str]] = {
     "packtrack_logger.*": {"cli.exits", "errors", "event", "packtrack", "packtrack.*", "stats"}
     | {"packtrack_logger", "packtrack_logger.*"},
     "pages": set(),
-    "pipeline": (CORE | WAY) - {"event"} | DESTINATION,
+    "pipeline": (CORE | WAY) - {"event"} | {"holders"} | DESTINATION,
     "passing": set(),
     "place": {"errors", "possession", "quarantine"},
     "plain": {"errors"},
@@ -154,7 +174,16 @@ ALLOWED: dict[str, set[str]] = {
         "recognition",
         "schema",
     },
-    "schema": {"connections", "counters", "damage", "errors", "forking", "header", "pages"}
+    "schema": {
+        "connections",
+        "counters",
+        "damage",
+        "destination",
+        "errors",
+        "forking",
+        "header",
+        "pages",
+    }
     | {"place", "possession", "quarantine", "_migrations.*"},
     "scout": {"queue", "suspects"},
     "sender": {"errors", "flushing", "pacer", "steps", "wakeup", "wire.base"},

@@ -11,9 +11,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from causality_sdk.claim import fingerprint
 from causality_sdk.cli.exits import InputError
 from causality_sdk.cli.output import age, count, size
+from causality_sdk.cli.queue._elsewhere import elsewhere, here
 from causality_sdk.cli.queue._finding import Finding
 from causality_sdk.cli.queue_files import FileReport, report
 from causality_sdk.cli.queue_reader import QueueReader
@@ -90,7 +90,7 @@ def check_file(path: Path, options: Settings) -> Iterator[Finding]:
         return
     yield from _health(path, found)
     yield from _access(path, found)
-    yield from _owner(found, subject)
+    yield from _owner(found, subject, options)
     yield from _contents(found, subject, options)
 
 
@@ -134,7 +134,7 @@ def _access(path: Path, found: FileReport) -> Iterator[Finding]:
         )
 
 
-def _owner(found: FileReport, subject: str) -> Iterator[Finding]:
+def _owner(found: FileReport, subject: str, options: Settings) -> Iterator[Finding]:
     waiting = 0 if found.snapshot is None else found.snapshot.pending
     if found.holder.stopped:
         yield Finding(
@@ -145,7 +145,7 @@ def _owner(found: FileReport, subject: str) -> Iterator[Finding]:
         )
     elif found.holder.held:
         yield Finding("ok", subject, f"is owned by {found.holder.text}")
-    elif waiting:
+    elif waiting and elsewhere(found.path, found.snapshot, here(options)) is None:
         yield Finding(
             "note",
             subject,
@@ -192,21 +192,14 @@ def _destination(found: FileReport, subject: str, options: Settings) -> Iterator
     snapshot = found.snapshot
     if snapshot is None or not snapshot.pending:
         return
-    endpoint, key = str(options["endpoint"]).rstrip("/"), str(options["api_key"])
-    there = snapshot.destination
-    if endpoint and endpoint != there.endpoint:
-        yield Finding(
-            "problem",
-            subject,
-            f"its events are for {there.endpoint}, and endpoint is {endpoint}: no client with"
-            " these options takes them",
-            f"causality queue replay --endpoint {there.endpoint} sends them there,"
-            f" --endpoint {endpoint} here",
-        )
-    elif endpoint and key and fingerprint(key) != there.key_fingerprint:
-        yield Finding(
-            "problem",
-            subject,
-            "its events were tracked with another api key: no client with this one takes them",
-            f"causality queue replay --endpoint {endpoint} sends them with this one",
-        )
+    to = here(options)
+    waits = elsewhere(found.path, snapshot, to)
+    if waits is None or to is None:
+        return
+    yield Finding(
+        "problem",
+        subject,
+        f"{count(waits.pending)} in it {'waits' if waits.pending == 1 else 'wait'} for"
+        f" {waits.whom}, and no client with these options, for {to.endpoint}, takes them",
+        f"{waits.command(to)}; to send them here: {waits.command_to_here}",
+    )
