@@ -379,6 +379,14 @@ class Client:
         pipeline.sender.wake()
         return written
 
+    def _mend(self) -> bool:
+        """For a program without a thread: salvages a damaged file at once; False if it is not that.
+
+        Raises `QueueError` where that fails.
+        """
+        pipeline = self._opened()
+        return pipeline.queue.damage is not None and pipeline.mend()
+
     def _closed_error(self) -> ClientClosed:
         return ClientClosed("this client was closed; make a new Client, or close it later")
 

@@ -123,6 +123,13 @@ class Pipeline:
         """Of the file that the queue is in now; None for one in memory."""
         return None if self._mender is None else self._mender.lease
 
+    def mend(self) -> bool:
+        """Mends the file now, and tells of it; False if nothing was wrong. Raises `QueueError`."""
+        repaired = None if self._mender is None else self._mender.step()
+        if repaired is not None:
+            self._logger.error("causality: %s", repaired.error)
+        return repaired is not None
+
     def files(self) -> tuple[QueueFileStats, ...]:
         """All queue files of the app; none for a queue in memory. Any thread."""
         adoption = self.sender.adoption

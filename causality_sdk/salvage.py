@@ -86,6 +86,42 @@ def build(
     return salvaged
 
 
+class Remains:
+    """What can be read of a damaged file, as it lies there. Nothing is written. Raises `OSError`.
+
+    A context manager. No connection of this process may have the file open: see `header`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._pages = Pages(path, quarantine.beside(path, "-wal"))
+        self._found = _survey(self._pages)
+        state = self._found.state
+        self.destination = None if state is None else Destination(*state.destination)
+        """None if it cannot be read."""
+        self._counters = _counters(self._pages, state)
+
+    def rows(self) -> Iterator[tuple[int, bytes]]:
+        """The events whose row passes its CRC: id and payload, by id."""
+        last_id = 0 if self._counters is None else self._counters.mark
+        return _rows(self._pages, self._found, last_id)
+
+    def letters(self) -> list[tuple[Any, ...]]:
+        """The dead letters: id, payload, buried_ms, attempts, status, reason; by id."""
+        return [(row_id, *letter[1:]) for row_id, letter in sorted(self._found.letters.items())]
+
+    def lost(self, events: int, last_id: int) -> int | None:
+        """How many should be queued beside the `events` up to `last_id`; None: not known."""
+        if self._counters is None:
+            return None
+        return max(0, max(last_id, self._counters.mark) - self._counters.removed - events)
+
+    def __enter__(self) -> Remains:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._pages.__exit__()
+
+
 def discard(target: Path) -> None:
     """Removes what a build before has left."""
     for suffix in ("", "-wal", "-shm", "-journal"):

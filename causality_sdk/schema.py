@@ -107,6 +107,18 @@ def heir(path: Path) -> str | None:
     return found
 
 
+def check(path: Path) -> str | None:
+    """What SQLite finds wrong with a file that the caller owns; None for nothing. Reads all."""
+    try:
+        with OPENING, closing(connect(path)) as connection:
+            found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if isinstance(error, sqlite3.Error) and not is_damage(error):
+            raise
+        return str(error)
+    return None if found == "ok" else " ".join(found.split())
+
+
 def waiting(path: Path) -> int:
     """How many events are queued in a file that the caller owns and has prepared."""
     with OPENING, closing(connect(path)) as connection:

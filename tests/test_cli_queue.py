@@ -251,7 +251,7 @@ class TestListAndExport:
         fill(shell)
         target = shell.home / "out.ndjson.gz"
         result = shell("queue", "export", "--output", target, "--type", "odd", "--json")
-        assert result.json == {"exported": 2, "damaged": 0, "file": str(target)}
+        assert result.json == {"exported": 2, "damaged": 0, "lost": 0, "file": str(target)}
         assert len(gzip.decompress(target.read_bytes()).splitlines()) == 2
         assert "is there already" in shell("queue", "export", "--output", target, code=1).err
         shell("queue", "export", "--output", target, "--force")

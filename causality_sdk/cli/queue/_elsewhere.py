@@ -36,13 +36,18 @@ def here(options: Settings | Config) -> Destination | None:
 
 def elsewhere(path: Path, found: Snapshot | None, to: Destination | None) -> Elsewhere | None:
     """What waits in this file for another destination than `to`; None if nothing does."""
-    if found is None or to is None or not found.pending:
+    return None if found is None else waits_elsewhere(path, found.destination, found.pending, to)
+
+
+def waits_elsewhere(
+    path: Path, found: Destination | None, pending: int, to: Destination | None
+) -> Elsewhere | None:
+    """The same, of a file whose destination and number of events are known."""
+    if found is None or to is None or not pending:
         return None
     if not to.key:  # not known
-        to = to._replace(key_fingerprint=found.destination.key_fingerprint)
-    if to.takes(found.destination):
-        return None
-    return Elsewhere(path, found.destination, found.pending, to.difference(found.destination))
+        to = to._replace(key_fingerprint=found.key_fingerprint)
+    return None if to.takes(found) else Elsewhere(path, found, pending, to.difference(found))
 
 
 def sentence(each: Elsewhere, to: Destination) -> str:

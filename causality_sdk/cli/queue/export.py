@@ -16,17 +16,18 @@ from typing import IO
 
 import click
 
-from causality_sdk.cli.exits import FAILED, CommandError
+from causality_sdk.cli.exits import FAILED, UNREADABLE, CommandError
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import count, output, output_options
 from causality_sdk.cli.queue.rows import FORMATS, row_writer
 from causality_sdk.cli.queue.selection import (
     Filter,
-    buried,
+    Losses,
+    buried_in,
     chosen_files,
     file_options,
     filter_options,
-    waiting,
+    waiting_in,
 )
 
 
@@ -58,16 +59,20 @@ Examples:
 def command(wanted: Filter, target: str, kind: str, dead_letters: bool, force: bool) -> None:
     """Export events: whole, with their keys, so that they can be imported and sent elsewhere.
 
-    Nothing is removed from the queue. Rows whose checksum is wrong are left out and counted.
+    Nothing is removed from the queue. Rows whose checksum is wrong are left out and counted. What
+    can be read of a damaged file is exported, and what is lost is counted.
     With --json, a summary goes to stdout if the events do not.
+
+    Exits with 4 if one of several files cannot be read at all; the others are exported.
     """
     out = output()
     files = chosen_files()
-    look = buried if dead_letters else waiting
+    losses = Losses()
+    look = buried_in if dead_letters else waiting_in
     exported = damaged = 0
     with _opened(target, force=force) as stream:
         writer = row_writer(kind, stream, summary=False)
-        for found in (each for path in files for each in look(path, wanted)):
+        for found in look(files, wanted, losses):
             if found.sound:
                 writer.write(found)
                 exported += 1
@@ -75,9 +80,18 @@ def command(wanted: Filter, target: str, kind: str, dead_letters: bool, force: b
                 damaged += 1
     if damaged:
         out.note(f"{count(damaged)} with a wrong checksum left out")
+    for line in losses.lines:
+        out.note(line)
     if target != "-":
-        document = {"exported": exported, "damaged": damaged, "file": target}
+        document = {
+            "exported": exported,
+            "damaged": damaged,
+            "lost": losses.events if losses.counted else None,
+            "file": target,
+        }
         out.summary(document, f"{count(exported)} in {target}")
+    if losses.unreadable:
+        raise click.exceptions.Exit(UNREADABLE)
 
 
 @contextmanager

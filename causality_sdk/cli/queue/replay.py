@@ -14,13 +14,21 @@ from typing import Any
 import click
 
 from causality_sdk.cli.drain import Drain, are_refused
-from causality_sdk.cli.exits import INTERRUPTED, INVALID, REFUSED, CommandError, delivery_code
+from causality_sdk.cli.exits import (
+    INTERRUPTED,
+    INVALID,
+    REFUSED,
+    UNREADABLE,
+    CommandError,
+    InputError,
+    delivery_code,
+)
 from causality_sdk.cli.options import CommandWithClient, settings
 from causality_sdk.cli.output import Output, count, output, output_options, printable
 from causality_sdk.cli.progress import Progress
-from causality_sdk.cli.queue._elsewhere import elsewhere, here, sentence
+from causality_sdk.cli.queue._elsewhere import here, sentence, waits_elsewhere
 from causality_sdk.cli.queue.selection import chosen_files, file_options
-from causality_sdk.cli.queue_reader import QueueReader
+from causality_sdk.cli.queue_reader import DamagedInput, QueueReader
 from causality_sdk.cli.surgery import refuse_live, taken
 from causality_sdk.cli.track import warn_of_visible_key
 from causality_sdk.config import Config
@@ -64,7 +72,8 @@ def command(rate: float | None, timeout: float | None, dry_run: bool) -> None:
     was.
 
     Exits with 1 if processes own all files that it may deliver, with 2 or 3 if events are left, as
-    causality send does; with 2 also if what is left waits for another destination.
+    causality send does; with 2 also if what is left waits for another destination, and with 4 if a
+    file cannot be read. What can be read of a damaged file is salvaged, and what is lost is said.
     """
     out = output()
     options = settings()
@@ -74,7 +83,7 @@ def command(rate: float | None, timeout: float | None, dry_run: bool) -> None:
     )
     to = here(config)
     assert to is not None  # noqa: S101 - a config has an endpoint
-    pending, stranded = _candidates(
+    pending, stranded, unreadable = _candidates(
         chosen_files(), to, out, named=options.is_flag("endpoint") or config.take_over
     )
     if dry_run:
@@ -88,7 +97,7 @@ def command(rate: float | None, timeout: float | None, dry_run: bool) -> None:
         out.result(document, "\n".join([*lines, f"to {config.endpoint}; nothing was sent"]))
         return
     deadline = None if timeout is None else time.monotonic() + timeout
-    Replay(config, out, rate=rate, deadline=deadline).run(pending, stranded)
+    Replay(config, out, rate=rate, deadline=deadline).run(pending, stranded, unreadable)
 
 
 class Replay:
@@ -105,8 +114,10 @@ class Replay:
         self._refused = False  # what is left was refused by name
         self._files: list[dict[str, Any]] = []
 
-    def run(self, pending: dict[Path, int], stranded: Sequence[Elsewhere] = ()) -> None:
-        """All files; `stranded` wait for another destination and are left.
+    def run(
+        self, pending: dict[Path, int], stranded: Sequence[Elsewhere] = (), unreadable: int = 0
+    ) -> None:
+        """All files; `stranded` wait for another destination and are left, `unreadable` too.
 
         Raises `ClickException` with the exit code.
         """
@@ -143,6 +154,8 @@ class Replay:
             raise CommandError(
                 f"{count(elsewhere)} left for another destination, see above", REFUSED
             )
+        if unreadable:
+            raise CommandError(f"{count(unreadable, 'file')} left, see above", UNREADABLE)
 
     def _left(self, pending: dict[Path, int]) -> int:
         done = {each["path"]: each for each in self._files}
@@ -155,10 +168,11 @@ class Replay:
         """What stopped it, if something is left."""
         flush = None
         with taken(path, "replayed") as queue:
+            repaired, queue.repair = queue.repair, None  # it was told
             drain = Drain(
                 queue, self._config, self._out, rate=self._rate, on_delivered=on_delivered
             )
-            before = self._delivered
+            before, corrupt = self._delivered, queue.evicted["corrupt"]
             try:
                 flush = drain.run(self._deadline)
             finally:
@@ -169,6 +183,9 @@ class Replay:
                         "delivered": self._delivered - before,
                         "buried": 0 if flush is None else flush.buried,
                         "pending": queue.pending,
+                        "lost": queue.evicted["corrupt"]
+                        - corrupt
+                        + (0 if repaired is None else repaired.lost),
                     }
                 )
             if not queue.pending:
@@ -180,12 +197,14 @@ class Replay:
         self, left: int, elsewhere: int, seconds: float, error: Exception | None, *, stopped: bool
     ) -> None:
         buried = sum(each["buried"] for each in self._files)
+        lost = sum(each["lost"] for each in self._files)
         document = {
             "kind": "summary",
             "delivered": self._delivered,
             "buried": buried,
             "pending": left + elsewhere,
             "elsewhere": elsewhere,
+            "lost": lost,
             "seconds": round(seconds, 3),
             "endpoint": self._config.endpoint,
             "files": self._files,
@@ -194,6 +213,8 @@ class Replay:
         }
         rate = f" ({self._delivered / seconds:,.0f} a second)" if seconds > 0 else ""
         dead = f", {buried:,} buried (see causality dead-letters list)" if buried else ""
+        if lost:
+            dead += f", {lost:,} lost to damage of the file"
         if elsewhere:
             dead = f" ({elsewhere:,} for another destination){dead}"
         self._out.summary(
@@ -205,33 +226,51 @@ class Replay:
 
 def _candidates(
     files: list[Path], to: Destination, out: Output, *, named: bool
-) -> tuple[dict[Path, int], list[Elsewhere]]:
+) -> tuple[dict[Path, int], list[Elsewhere], int]:
     """The files that may be delivered, with what waits in each; and those of other destinations.
 
+    And the number of those that cannot be read.
     Raises `CommandError` if nothing may be delivered. `named`: the server was named in this very
     call, or it is to take all over.
     """
     found: dict[Path, int] = {}
     stranded: list[Elsewhere] = []
     refused: list[str] = []
+    unreadable: list[InputError] = []
     for path in files:
         try:
             refuse_live([path], "replayed")
         except CommandError as error:
             refused.append(error.message)
             continue
-        with QueueReader(path) as reader:
-            snapshot = reader.snapshot()
-        waits = elsewhere(path, snapshot, to)
+        try:
+            destination, pending = _content(path)
+        except InputError as error:
+            unreadable.append(error)
+            continue
+        waits = waits_elsewhere(path, destination, pending, to)
         if waits is not None and not named:
             stranded.append(waits)
             continue
         if waits is not None:
             out.note(f"{path} was written for {printable(waits.whom)}; it goes to {to.endpoint}")
-        found[path] = snapshot.pending
+        found[path] = pending
+    if unreadable and not (refused or stranded or any(found.values())):
+        raise unreadable[0]
+    refused += [error.message for error in unreadable]
     told = [*refused, *(f"{sentence(each, to)}; to send here: --take-over" for each in stranded)]
     if told and not any(found.values()):
         raise CommandError("\n".join(told), INVALID if refused else REFUSED)
     for each in told:
         out.note(each)
-    return found, stranded
+    return found, stranded, len(unreadable)
+
+
+def _content(path: Path) -> tuple[Destination | None, int]:
+    """Whom a file is for, and how many events wait in it. Raises `InputError`."""
+    with QueueReader(path) as reader:
+        try:
+            snapshot = reader.snapshot()
+        except DamagedInput:
+            return reader.destination(), sum(row.sound for row in reader.rows())
+        return snapshot.destination, snapshot.pending

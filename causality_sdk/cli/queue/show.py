@@ -11,7 +11,14 @@ import orjson
 from causality_sdk.cli.exits import INVALID, CommandError
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import output, output_options
-from causality_sdk.cli.queue.selection import Filter, buried, chosen_files, file_options, waiting
+from causality_sdk.cli.queue.selection import (
+    Filter,
+    Losses,
+    buried_in,
+    chosen_files,
+    file_options,
+    waiting_in,
+)
 
 
 @click.command(
@@ -34,15 +41,15 @@ def command(key: str) -> None:
     out = output()
     wanted = Filter(keys=frozenset([key]))
     files = chosen_files()
-    for where, look in (("waiting", waiting), ("dead letter", buried)):
-        for path in files:
-            for found in look(path, wanted):
-                document = {"file": str(path), "id": found.id, "state": where, "event": found.event}
-                out.result(
-                    document,
-                    orjson.dumps(found.event, option=orjson.OPT_INDENT_2).decode(),
-                )
-                if not out.as_json:
-                    out.note(f"{where}, row {found.id} of {path}")
-                return
+    losses = Losses()
+    for where, look in (("waiting", waiting_in), ("dead letter", buried_in)):
+        for found in look(files, wanted, losses):
+            place = str(found.path)
+            document = {"file": place, "id": found.id, "state": where, "event": found.event}
+            out.result(document, orjson.dumps(found.event, option=orjson.OPT_INDENT_2).decode())
+            if not out.as_json:
+                out.note(f"{where}, row {found.id} of {place}")
+            return
+    for line in dict.fromkeys(losses.lines):
+        out.note(line)
     raise CommandError(f"no event with the key {key} in {', '.join(map(str, files))}", INVALID)
