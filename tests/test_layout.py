@@ -74,7 +74,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL
     | {"cli", "cli.*", "connections", "counters", "header", "option_checks", "testing", "testing.*"}
-    | {"damage", "place", "possession", "salvage", "transactions"},
+    | {"damage", "place", "possession", "quarantine", "salvage", "transactions"},
     "client": ABOVE_CLIENT | {"pipeline"},
     "committer": {"client", "errors", "pipeline", "replies"},
     "config": {"errors", "option_checks"},
