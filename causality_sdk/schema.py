@@ -7,7 +7,6 @@ or is a newer release's, is never written to.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import sqlite3
 import time
@@ -271,13 +270,25 @@ def _migrate(
 def load_migrations() -> Migrations:
     """The migrations, from inside the wheel or from the checkout an editable install points to."""
     migrations: Migrations
-    if importlib.util.find_spec("causality_sdk._migrations") is not None:
-        migrations = importlib.import_module("causality_sdk._migrations.queue").migrations
+    try:
+        # A statement, and not by name: what freezes programs looks for those.
+        from causality_sdk._migrations import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
+            queue as module,
+        )
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("causality_sdk._migrations"):
+            raise
+    else:
+        migrations = module.migrations
         return migrations
     source = Path(__file__).parent.parent / "migrations" / "queue.py"
     spec = importlib.util.spec_from_file_location("causality_sdk._migrations_queue", source)
-    if spec is None or spec.loader is None:  # pragma: no cover - a .py path always has a loader
-        raise ImportError(f"no migrations at {source}")
+    if spec is None or spec.loader is None or not source.is_file():
+        raise QueueError(
+            "no queue file can be made or migrated: the module causality_sdk._migrations.queue is"
+            " missing. Put it into the frozen program (PyInstaller: --hidden-import"
+            " causality_sdk._migrations.queue), or install causality-sdk again"
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     migrations = module.migrations

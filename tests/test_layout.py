@@ -51,6 +51,8 @@ ALL |= {"destination", "holders", "packtrack", "packtrack.*"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": {"client", "config", "dead_letters", "event", "errors", "sigterm", "stats"},
     "__main__": {"cli"},
+    "_pyinstaller": set(),
+    "_pyinstaller.*": {"__init__", "_pyinstaller", "cli"},
     "_version": set(),
     "adoption": {"destination", "errors", "forking", "inheritance", "ownership", "passing", "place"}
     | {"queue"}
@@ -184,7 +186,7 @@ ALLOWED: dict[str, set[str]] = {
         "header",
         "pages",
     }
-    | {"place", "possession", "quarantine", "_migrations.*"},
+    | {"place", "possession", "quarantine", "_migrations", "_migrations.*"},
     "scout": {"queue", "suspects"},
     "sender": {"errors", "flushing", "pacer", "steps", "wakeup", "wire.base"},
     "sigterm": {"errors"},
