@@ -142,6 +142,8 @@ class Adoption:
 
     def _take(self) -> Orphan | None:
         now = self._clock()
+        if place.is_nearly_full(self._base.parent):
+            return None
         for path in ownership.existing(self._base):
             if path == self._own.path or now < self._put_off.get(path, now) or is_inherited(path):
                 continue

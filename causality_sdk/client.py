@@ -21,6 +21,7 @@ import orjson
 
 from causality_sdk.buffer import Buffer
 from causality_sdk.config import Config
+from causality_sdk.damage import NoRoom
 from causality_sdk.dead_letters import DeadLetters
 from causality_sdk.errors import (
     ClientClosed,
@@ -72,7 +73,10 @@ class Client:
         self._ended: Pipeline | None = None  # after close(), for stats()
         self._early = Buffer()  # events that came while a forked child could not open a queue
         self._retry_at = -math.inf  # of the monotonic clock: when that is tried again
-        self._open_locked()
+        try:
+            self._open_locked()
+        except NoRoom as error:  # on a full disk; the first event that comes tries again
+            self._logger.error("causality: %s; events wait in memory until there is room", error)
         self._at_exit = _exit_hook(weakref.ref(self))
         atexit.register(self._at_exit)
         register_client(self)
@@ -279,7 +283,7 @@ class Client:
             return "<Client disabled>"
         pipeline = self._pipeline
         state = (
-            "closed" if self._closed else "forked" if pipeline is None else pipeline.sender.state
+            "closed" if self._closed else "no queue" if pipeline is None else pipeline.sender.state
         )
         return f"<Client app_id={self.config.app_id!r} endpoint={self.config.endpoint!r} {state}>"
 
@@ -341,7 +345,10 @@ class Client:
                     raise
                 self._early.keep(payloads)
                 self._retry_at = time.monotonic() + REOPEN_SECONDS
-                self._logger.error("causality: this forked process has no queue: %s", error)
+                who = (
+                    "this forked process has no queue" if self._forked else "there is no queue yet"
+                )
+                self._logger.error("causality: %s: %s", who, error)
                 return None
 
     def _rescue_early_locked(self) -> None:

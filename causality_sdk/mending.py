@@ -23,6 +23,7 @@ from causality_sdk.repair import Repair
 from causality_sdk.salvage import Known
 from causality_sdk.schema import Destination
 
+ROOM_SECONDS = 5.0  # between two looks whether a disk that was full has room again
 RETRY_SECONDS = 1.0  # after a repair that the disk did not allow
 
 
@@ -52,7 +53,7 @@ class Mender:
     @property
     def due_at(self) -> float | None:
         """When to try again what failed; None if nothing did. Of the clock."""
-        return None if self._trouble is None else self._hold_until
+        return self._hold_until if self._trouble is not None or self._queue.is_alone else None
 
     def step(self) -> Repair | None:
         """Mends what needs it, and tells what became of the file. Costs two stats if nothing does.
@@ -60,6 +61,8 @@ class Mender:
         Raises `QueueError` while it cannot be mended: the events of the file are safe, and it is
         tried again.
         """
+        if self._queue.is_alone:
+            self._look_for_room()
         damaged = self._queue.damage is not None
         if not damaged and (self._base is None or all(self._queue.in_place())):
             self._trouble = None
@@ -76,6 +79,24 @@ class Mender:
             raise
         self._trouble = None
         return done
+
+    # ------------------------------------------------------------------ a full disk
+
+    def _look_for_room(self) -> None:
+        """Opens the file as ever, once the disk has room for it. Raises `QueueError`."""
+        queue = self._queue
+        if self._clock() < self._hold_until:
+            return
+        self._hold_until = self._clock() + ROOM_SECONDS
+        if place.is_full(queue.path.parent):
+            return
+        with OPENING:
+            queue.detach().close()
+            try:
+                queue.attach(queue.path)
+            except QueueError:
+                with connections.alone():
+                    queue.attach(queue.path)
 
     # ------------------------------------------------------------------ damaged
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from causality_sdk import connections, passing, place
 from causality_sdk._version import __version__
-from causality_sdk.claim import claim
+from causality_sdk.claim import Claim, claim
 from causality_sdk.config import Config
+from causality_sdk.damage import NoRoom
 from causality_sdk.destination import Destination, Elsewhere, fingerprint
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import LOADING
@@ -41,7 +42,7 @@ def make_wire(config: Config) -> Wire:
         place.make_directory(directory)
         return CausalityProtoWire(installation_id(directory))
     except QueueError:
-        if config.fallback != "memory":
+        if config.fallback != "memory" and (config.strict or not place.is_full(directory)):
             raise
         return CausalityProtoWire()  # the queue lies there too, and has the same trouble to tell
 
@@ -56,13 +57,7 @@ def open_queue(
     """
     here = destination(config, wire)
     try:
-        claimed = claim(config.resolved_queue_path, here, take_over=config.take_over)
-        try:
-            queue = queue_at(config, claimed.lease.path)
-            queue.repair = claimed.repair
-        except BaseException:
-            claimed.lease.release()
-            raise
+        claimed, queue = _open(config, here)
     except QueueError as error:
         if config.fallback != "memory":
             raise
@@ -91,6 +86,41 @@ def open_queue(
             queue.path,
         )
     return queue, claimed.lease, claimed.others
+
+
+def _open(config: Config, here: Destination) -> tuple[Claim, Queue]:
+    """The claim of a file, and the queue in it. Raises `NoRoom`, and other `QueueError`s."""
+    directory = config.resolved_queue_path.parent
+    if not place.is_nearly_full(directory):
+        try:
+            return _claimed(config, here)
+        except QueueError:
+            if config.strict or not place.is_full(directory):
+                raise
+    try:
+        with connections.alone():
+            claimed, queue = _claimed(config, here)
+    except QueueError as error:
+        if config.strict:
+            raise
+        raise NoRoom(f"{error}; make room on the disk") from error
+    config.logger.error(
+        "causality: the disk of %s is full: what is queued there is delivered, and new events wait"
+        " in memory until there is room",
+        queue.path,
+    )
+    return claimed, queue
+
+
+def _claimed(config: Config, here: Destination) -> tuple[Claim, Queue]:
+    claimed = claim(config.resolved_queue_path, here, take_over=config.take_over)
+    try:
+        queue = queue_at(config, claimed.lease.path)
+        queue.repair = claimed.repair
+    except BaseException:
+        claimed.lease.release()
+        raise
+    return claimed, queue
 
 
 def http_transport(config: Config, wire: Wire, *, forked: bool = False) -> Transport:

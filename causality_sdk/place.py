@@ -6,13 +6,19 @@ Invariant: nothing is opened, and nothing is changed but the directory that is m
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import stat
+import time
 from pathlib import Path
 
 from causality_sdk import possession, quarantine
 from causality_sdk.errors import QueueError
+
+_PROBE_BYTES = 128 * 1024  # the index of the log, and a few pages of it
+_LITTLE_BYTES = 4 * 1024 * 1024
+_NO_ROOM = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 def make_directory(directory: Path) -> None:
@@ -33,6 +39,40 @@ def make_directory(directory: Path) -> None:
         ) from error
     for made in reversed(missing):
         possession.give_directory(made)
+
+
+def is_nearly_full(directory: Path) -> bool:
+    """`is_full`, where it is worth a try. For who is to open a file that lies there already.
+
+    Without room for the index of the log, which is mapped into memory, a write to it is no error
+    but a SIGBUS: on file systems with small blocks SQLite cannot tell beforehand.
+    """
+    try:
+        found = os.statvfs(directory)
+    except (AttributeError, OSError):  # Windows; or it is not there yet
+        return False
+    return found.f_bavail * found.f_frsize < _LITTLE_BYTES and is_full(directory)
+
+
+def is_full(directory: Path) -> bool:
+    """Whether the disk has no room for another small file. Tried, since quotas tell nobody."""
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    probe = directory / f".causality-{os.getpid()}-{time.monotonic_ns()}"
+    try:
+        descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except OSError as error:
+        return error.errno in _NO_ROOM
+    try:
+        left = _PROBE_BYTES
+        while left > 0:
+            left -= os.write(descriptor, b"x" * left)
+    except OSError as error:
+        return error.errno in _NO_ROOM
+    finally:
+        os.close(descriptor)
+        probe.unlink()
+    return False
 
 
 def check_place(path: Path) -> None:

@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from causality_sdk import counters, header, possession, quarantine
-from causality_sdk.connections import BUSY_SECONDS, MEMORY, connect, open_unread, set_pragmas
+from causality_sdk.connections import (
+    BUSY_SECONDS,
+    MEMORY,
+    connect,
+    is_alone,
+    open_unread,
+    set_pragmas,
+)
 from causality_sdk.damage import LogBroken, QueueDamaged, is_damage
 from causality_sdk.destination import Destination as Destination  # for those who make one here
 from causality_sdk.errors import QueueError
@@ -144,6 +151,10 @@ def _check_log(connection: sqlite3.Connection, log: Log) -> None:
     """
     promised = log.last_commit()
     if not promised:
+        return
+    if is_alone():  # there is no room for what is moved
+        if log.has_gap():
+            raise LogBroken("a frame of its log is wrong, and more come behind it")
         return
     # What it moves it would move when the connection closes. Not RESTART: the log must stay.
     taken = max(0, connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])

@@ -92,6 +92,7 @@ class Wal:
         self._mutex = threading.RLock()  # held for a whole checkpoint
         self._connection: sqlite3.Connection | None = None  # guarded by _mutex
         self._closed = False  # guarded by _mutex
+        self._is_shared = False  # the connection is the one that all use; guarded by _mutex
         self.written = 0  # bytes since the log last started over, estimated
         self.dirty_since: float | None = None  # clock at the first commit that is not synced
         self.track_at = math.inf  # clock at which track() checkpoints, unless the sender did
@@ -160,7 +161,7 @@ class Wal:
             connection = self._connected()
             # Most of it with nobody held up. It never lets a busy writer's log start over. Twice:
             # what came during the first pass would be synced with the lock held.
-            for _ in range(2):
+            for _ in range(0 if self._is_shared else 2):
                 with self._write_lock:
                     self._let_go_locked()  # it would not move what was written since
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -246,6 +247,10 @@ class Wal:
         """Whether this very thread is in the middle of a checkpoint."""
         return is_held_here(self._mutex)
 
+    def share(self, connection: sqlite3.Connection) -> None:
+        """Checkpoints with this connection, which others use with the write lock held."""
+        self._connection, self._is_shared = connection, True
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """No checkpoint is under way, and none begins. Before any other lock is taken."""
@@ -264,6 +269,7 @@ class Wal:
     def attach(self, path: Path) -> None:
         """Goes on with the file at `path`, whose log is empty. With `held` and the write lock."""
         self._path, self._connection, self._closed = path, None, False
+        self._is_shared = False
         self.written, self.dirty_since, self._hold_until = 0, None, -math.inf
         self._pressed = False
 

@@ -139,6 +139,17 @@ def test_a_file_of_another_destination_is_left_as_it_is(base: Path, payloads: li
     assert orphan.read_bytes() == before
 
 
+def test_on_a_full_disk_no_orphan_is_opened(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log would need room: to be mended, and to be mapped into memory."""
+    leave(base.with_name("queue.1.db"), [event(1)])
+    monkeypatch.setattr("causality_sdk.place.is_nearly_full", lambda _directory: True)
+    with simulate(base) as simulation:
+        assert simulation.sender.adoption is not None
+        simulation.sender.adoption.step()
+        assert simulation.sender.adoption.due_at > simulation.clock()
+    assert files(base) == ["queue.db", "queue.1.db"]
+
+
 def test_a_damaged_orphan_is_left_alone_and_told_of_once(
     base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

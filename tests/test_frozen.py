@@ -158,7 +158,7 @@ def test_a_client_both_commands_and_the_demo_work_in_frozen_programs(tmp_path: P
     assert len(run(programs["command"], "track", "x", "--no-flush").strip()) == 36
     assert "2 (" in run(programs["command"], "queue", "status")
     assert '"event_type":"x"' in run(programs["command"], "queue", "export")
-    assert "before the interval" in run(programs["command"], "track", "--help")
+    assert "Events that wake the sender" in run(programs["command"], "track", "--help")
     assert run(programs["command"], "dead-letters", "list", "--json") == ""
     assert "counts once" in run(programs["command"], "demo")
     asynchronous = ["--async", "--base-url", "http://127.0.0.1:9", "--message", "m"]

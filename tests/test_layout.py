@@ -77,7 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli.*": ALL
     | {"cli", "cli.*", "connections", "counters", "header", "option_checks", "testing", "testing.*"}
     | {"damage", "place", "possession", "quarantine", "salvage", "transactions"},
-    "client": ABOVE_CLIENT | {"pipeline"},
+    "client": ABOVE_CLIENT | {"damage", "pipeline"},
     "committer": {"client", "errors", "pipeline", "replies"},
     "config": {"errors", "option_checks"},
     "connections": set(),
@@ -128,7 +128,7 @@ ALLOWED: dict[str, set[str]] = {
         "ownership",
         "queue",
     }
-    | {"connections", "installation", "pacer", "passing", "place"}
+    | {"connections", "damage", "installation", "pacer", "passing", "place"}
     | DESTINATION,
     "option_checks": {"errors"},
     "ownership": {"errors", "forking", "place", "possession"},
