@@ -282,9 +282,12 @@ class Client:
         if not self._enabled:
             return "<Client disabled>"
         pipeline = self._pipeline
-        state = (
-            "closed" if self._closed else "no queue" if pipeline is None else pipeline.sender.state
-        )
+        if self._closed:
+            state = "closed"
+        elif pipeline is None:
+            state = "forked" if self._forked else "no queue"
+        else:
+            state = pipeline.sender.state
         return f"<Client app_id={self.config.app_id!r} endpoint={self.config.endpoint!r} {state}>"
 
     # ------------------------------------------------------------------ inside

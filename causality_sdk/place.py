@@ -79,15 +79,17 @@ def check_place(path: Path) -> None:
     """Refuses what cannot be a queue file, without opening it: that could hang, or do something."""
     for suffix in ("-wal", "-shm"):
         companion = quarantine.beside(path, suffix)
-        if os.path.lexists(companion):
+        try:
             mode = companion.lstat().st_mode
-            if not stat.S_ISREG(mode):
-                raise QueueError(
-                    f"{companion} is {_kind(mode)}, not a regular file, and SQLite needs its name"
-                    f" beside {path}; move it away, or give another queue_path"
-                )
-            if not possession.may_write(companion):
-                raise not_writable(companion)
+        except OSError:  # mostly: not there, or not any more
+            continue
+        if not stat.S_ISREG(mode):
+            raise QueueError(
+                f"{companion} is {_kind(mode)}, not a regular file, and SQLite needs its name"
+                f" beside {path}; move it away, or give another queue_path"
+            )
+        if _is_refused(companion):
+            raise not_writable(companion)
     try:
         info = path.lstat()
     except FileNotFoundError:
@@ -98,8 +100,14 @@ def check_place(path: Path) -> None:
         raise QueueError(f"queue file {path} cannot be read ({error.strerror or error})") from error
     if not stat.S_ISREG(info.st_mode):
         raise foreign(path, f"it is {_kind(info.st_mode)}, not a regular file")
-    if not possession.may_write(path) or not possession.may_enter(path.parent):
+    if _is_refused(path) or not possession.may_enter(path.parent):
         raise not_writable(path)
+
+
+def _is_refused(path: Path) -> bool:
+    """Whether this user may not write to a file that is there. An owner may just remove it."""
+    # Twice: it may go, and come again, between any two looks.
+    return all(not possession.may_write(path) and os.path.lexists(path) for _ in range(2))
 
 
 def newer(path: Path, version: int, known: int) -> QueueError:
