@@ -185,6 +185,7 @@ class Adoption:
                 queue.close()
                 lease.release()
                 return None
+            inheritance.tell_from_its_original(queue, self._own)
             is_carried = inheritance.is_carried(queue, self._own)
         except BaseException:
             queue.close()
