@@ -202,6 +202,9 @@ class Adoption:
     # ------------------------------------------------------------------ draining
 
     def _work(self, orphan: Orphan) -> Progress:
+        if not orphan.lease.is_valid:  # its lock file was deleted: somebody else may have it
+            self.let_go()
+            return Progress()
         if orphan.is_carried or not orphan.queue.pending:
             self._remove(orphan)
             return Progress()

@@ -348,6 +348,11 @@ class QueueFile:
                 self.wal.share(self._writer)
             self.damage = None
 
+    def distrust(self) -> None:
+        """Reads the counters anew: another process may have had the file. Any thread."""
+        with self._lock, self._guard:
+            self._reload_locked()
+
     def known(self) -> tuple[Counters, int]:
         """Counters and the last id, as of the last commit. Any thread."""
         with self._lock:

@@ -125,6 +125,12 @@ def check(path: Path) -> str | None:
     return None if found == "ok" else " ".join(found.split())
 
 
+def begin_after(path: Path, last_id: int) -> None:
+    """Makes a new file give ids above `last_id`. The caller owns it, and has prepared it."""
+    with OPENING, closing(connect(path)) as connection:
+        connection.execute("UPDATE state SET mark = ?, requeued = ?", (last_id, last_id))
+
+
 def waiting(path: Path) -> int:
     """How many events are queued in a file that the caller owns and has prepared."""
     with OPENING, closing(connect(path)) as connection:
