@@ -257,7 +257,7 @@ class TestListAndExport:
         fill(shell)
         target = shell.home / "out.ndjson.gz"
         result = shell("queue", "export", "--output", target, "--type", "odd", "--json")
-        assert result.json == {"exported": 2, "damaged": 0, "file": str(target)}
+        assert result.json == {"exported": 2, "damaged": 0, "lost": 0, "file": str(target)}
         assert len(gzip.decompress(target.read_bytes()).splitlines()) == 2
         assert "is there already" in shell("queue", "export", "--output", target, code=1).err
         shell("queue", "export", "--output", target, "--force")
@@ -371,8 +371,8 @@ class TestADeadDisk:
         self, shell: Shell, copied: Path, collector: LoopbackCollector
     ) -> None:
         options = ("--queue-path", str(copied))
-        result = shell("queue", "replay", *options, code=1)
-        assert f"was written for {NOWHERE}" in result.err
+        result = shell("queue", "replay", *options, code=2)
+        assert f"wait for {NOWHERE}" in result.err
         assert collector.count == 0
         result = shell("queue", "replay", *options, "--endpoint", collector.endpoint, "--json")
         assert (result.summary["delivered"], result.summary["pending"]) == (50, 0)
@@ -675,8 +675,12 @@ class TestDoctor:
     def test_events_for_another_server_or_key(self, shell: Shell) -> None:
         fill(shell)
         (problem,) = self.problems(shell, "--offline", "--endpoint", NOWHERE)
-        assert f"and endpoint is {NOWHERE}" in problem["text"]
-        (problem,) = self.problems(shell, "--offline", CAUSALITY_API_KEY="new-key")
+        assert f"5 events in it wait for {shell.environ['CAUSALITY_ENDPOINT']}" in problem["text"]
+        assert f"no client with these options, for {NOWHERE}, takes them" in problem["text"]
+        shell("queue", "doctor", "--offline", CAUSALITY_API_KEY="new-key")
+        (problem,) = self.problems(
+            shell, "--offline", "--key-is-destination", CAUSALITY_API_KEY="new-key"
+        )
         assert "another api key" in problem["text"]
 
     def test_a_queue_near_its_cap(self, shell: Shell) -> None:

@@ -47,23 +47,37 @@ REPAIR = {"quarantine", "repair"}
 REFUSALS = {"batch", "bisection", "dead_letters", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
 ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "events.*"}
-ALL |= {"holders", "packtrack", "packtrack.*"}
+ALL |= {"destination", "holders", "packtrack", "packtrack.*"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": {"client", "config", "dead_letters", "event", "errors", "sigterm", "stats"},
     "__main__": {"cli"},
+    "_pyinstaller": set(),
+    "_pyinstaller.*": {"__init__", "_pyinstaller", "cli"},
     "_version": set(),
-    "adoption": {"errors", "forking", "inheritance", "ownership", "queue", "schema"} | REPAIR,
+    "adoption": {"destination", "errors", "forking", "inheritance", "ownership", "passing", "place"}
+    | {"queue"}
+    | {"schema"}
+    | REPAIR,
     "aio": {"client", "committer", "dead_letters", "replies"} | CORE,
     "backoff": set(),
     "batch": set(),
     "bisection": {"queue"},
     "buffer": {"errors", "wakeup"},
-    "claim": {"errors", "filesystem", "forking", "ownership", "place", "repair", "schema"},
+    "claim": {
+        "destination",
+        "errors",
+        "filesystem",
+        "forking",
+        "ownership",
+        "place",
+        "repair",
+        "schema",
+    },
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL
     | {"cli", "cli.*", "connections", "counters", "header", "option_checks", "testing", "testing.*"}
-    | {"transactions"},
-    "client": ABOVE_CLIENT | {"holders", "pipeline"},
+    | {"damage", "place", "possession", "quarantine", "salvage", "transactions"},
+    "client": ABOVE_CLIENT | {"damage", "pipeline"},
     "committer": {"client", "errors", "pipeline", "replies"},
     "config": {"errors", "option_checks"},
     "connections": set(),
@@ -72,6 +86,7 @@ ALLOWED: dict[str, set[str]] = {
     "courier": {"delivery", "errors", "queue"} | REFUSALS | DESTINATION,
     "damage": {"errors"},
     "dead_letters": {"queue"},
+    "destination": set(),
     "detached": set(),
     "delivery": {"errors", "wire.base"},
     "errors": set(),
@@ -82,12 +97,13 @@ ALLOWED: dict[str, set[str]] = {
     "flushing": {"errors", "stats", "wakeup"},
     "forking": set(),
     "group_commit": {"errors", "turn"},
-    "header": {"connections", "counters", "damage", "place", "quarantine", "recognition"},
-    "holders": {"ownership", "stats"},
+    "header": {"connections", "counters", "damage", "place", "possession", "quarantine"}
+    | {"recognition"},
+    "holders": {"destination", "ownership", "stats"},
     "hooks": {"stats"},
     "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
     "keys": set(),
-    "installation": {"errors", "forking"},
+    "installation": {"errors", "forking", "ownership", "possession"},
     "intake": {
         "connections",
         "counters",
@@ -100,13 +116,22 @@ ALLOWED: dict[str, set[str]] = {
         "wal",
     },
     "mending": {"connections", "errors", "forking", "ownership", "place", "queue_file", "salvage"}
-    | {"schema"}
+    | {"possession", "schema"}
     | REPAIR,
-    "opening": {"claim", "config", "errors", "forking", "hooks", "ownership", "queue", "schema"}
-    | {"connections", "installation", "pacer", "place"}
+    "opening": {
+        "claim",
+        "config",
+        "destination",
+        "errors",
+        "forking",
+        "hooks",
+        "ownership",
+        "queue",
+    }
+    | {"connections", "damage", "installation", "pacer", "passing", "place"}
     | DESTINATION,
     "option_checks": {"errors"},
-    "ownership": {"errors", "forking"},
+    "ownership": {"errors", "forking", "place", "possession"},
     "pacer": {"backoff", "errors"},
     "packtrack": {"errors", "packtrack.*"},
     "packtrack.attempts": {"backoff", "errors", "packtrack.config", "transport.base"} | PACKTRACK,
@@ -129,9 +154,11 @@ ALLOWED: dict[str, set[str]] = {
     | {"errors", "event", "packtrack", "packtrack.*", "stats"}
     | {"packtrack_logger", "packtrack_logger.*"},
     "pages": set(),
-    "pipeline": (CORE | WAY) - {"event"} | DESTINATION,
-    "place": {"errors", "quarantine"},
+    "pipeline": (CORE | WAY) - {"event"} | {"holders"} | DESTINATION,
+    "passing": set(),
+    "place": {"errors", "possession", "quarantine"},
     "plain": {"errors"},
+    "possession": set(),
     "quarantine": set(),
     "queue": {"counters", "intake", "queue_file", "runs", "transactions", "wal"},
     "queue_file": {"connections", "counters", "damage", "detached", "errors", "forking", "schema"}
@@ -146,12 +173,22 @@ ALLOWED: dict[str, set[str]] = {
         "counters",
         "forking",
         "pages",
+        "possession",
         "quarantine",
         "recognition",
         "schema",
     },
-    "schema": {"connections", "counters", "damage", "errors", "forking", "header", "pages"}
-    | {"place", "quarantine", "_migrations.*"},
+    "schema": {
+        "connections",
+        "counters",
+        "damage",
+        "destination",
+        "errors",
+        "forking",
+        "header",
+        "pages",
+    }
+    | {"place", "possession", "quarantine", "_migrations", "_migrations.*"},
     "scout": {"queue", "suspects"},
     "sender": {"errors", "flushing", "pacer", "steps", "wakeup", "wire.base"},
     "sigterm": {"errors"},

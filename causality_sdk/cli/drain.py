@@ -13,11 +13,14 @@ from typing import Any
 from causality_sdk.batch import BatchLimit
 from causality_sdk.cli.observed import ObservedTransport
 from causality_sdk.cli.output import Output
+from causality_sdk.cli.queue._elsewhere import here
 from causality_sdk.config import Config
+from causality_sdk.connections import MEMORY
 from causality_sdk.courier import Courier
 from causality_sdk.errors import ClientClosed, DeliveryError, ResponseError
 from causality_sdk.flushing import Flush
 from causality_sdk.hooks import Hooks
+from causality_sdk.mending import Mender
 from causality_sdk.opening import http_transport, make_pace
 from causality_sdk.pacer import Pacer
 from causality_sdk.queue import Queue
@@ -81,6 +84,10 @@ class Drain:
                 logger=config.logger,
             )
         )
+        if queue.path != MEMORY:  # what is found damaged as it is read is salvaged, as in a client
+            meant_for = here(config)
+            assert meant_for is not None  # noqa: S101 - a config has an endpoint
+            self._sender.mender = Mender(queue, None, None, meant_for, time.monotonic)
         self._queue = queue
 
     def run(self, deadline: float | None = None) -> Flush:

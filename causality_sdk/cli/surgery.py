@@ -13,9 +13,11 @@ from pathlib import Path
 
 import click
 
-from causality_sdk import ownership, schema
+from causality_sdk import ownership, repair
 from causality_sdk.cli.exits import FAILED, CommandError
-from causality_sdk.cli.output import Output
+from causality_sdk.cli.options import settings
+from causality_sdk.cli.output import Output, output
+from causality_sdk.cli.queue._elsewhere import here
 from causality_sdk.cli.queue_reader import QueueReader
 from causality_sdk.holders import Holder, holder
 from causality_sdk.queue import Queue
@@ -48,19 +50,27 @@ def left_to_owners(paths: Sequence[Path], out: Output) -> list[Path]:
 def taken(path: Path, what: str) -> Iterator[Queue]:
     """The queue in a file that nobody owns; ours until the end of the block.
 
-    `what` is for the message: what cannot be done to a file in use. Raises `CommandError` and
-    `QueueError`.
+    `what` is for the message: what cannot be done to a file in use. What became of a damaged file
+    is told, and is in its `repair`. Raises `CommandError` and `QueueError`.
     """
     with QueueReader(path) as reader:
-        destination = reader.snapshot().destination
+        destination = reader.destination() or here(settings())
+    if destination is None:
+        raise CommandError(
+            f"{path} is damaged, so that whom its events are for cannot be read; name the server"
+            " with --endpoint"
+        )
     lease = ownership.acquire(path)
     if lease is None:
         raise _is_owned(path, holder(path), what)
     try:
-        # With the destination that it has: an empty file would follow ours.
-        schema.prepare(path, destination)
+        # A damaged file is salvaged first, as a client does it.
+        _, done = repair.prepare_thoroughly(path, destination, is_same_boot=lease.is_same_boot)
+        if done is not None:
+            output().note(str(done.error))
         # No cap: what waits must not be evicted by the one who came to help.
         queue = Queue(path, max_events=2**62, max_bytes=2**62)
+        queue.repair = done
         try:
             yield queue
         finally:

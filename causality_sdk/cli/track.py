@@ -204,7 +204,15 @@ class Run:
             raise CommandError(f"{failure.message}{far}", failure.exit_code)
 
     def _put(self, events: list[Event]) -> None:
-        keys = self._client.track_many(events)
+        try:
+            keys = self._client.track_many(events)
+        except QueueFull:
+            raise
+        except QueueError as error:
+            # No thread of the client's is there that would mend a damaged file.
+            if not self._client._mend():
+                raise
+            keys = self._client.track_many(events[error.written :])
         if len(events) == 1:
             self._keys = keys or []
 

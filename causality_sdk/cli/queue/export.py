@@ -10,7 +10,7 @@ import click
 
 from causality_sdk.cli import streams
 from causality_sdk.cli.completions import files
-from causality_sdk.cli.exits import UNWRITABLE, CommandError
+from causality_sdk.cli.exits import UNREADABLE, UNWRITABLE, CommandError
 from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import count, output, output_options
@@ -18,11 +18,12 @@ from causality_sdk.cli.queue._target import opened
 from causality_sdk.cli.queue.rows import FORMATS, row_writer
 from causality_sdk.cli.queue.selection import (
     Filter,
-    buried,
+    Losses,
+    buried_in,
     chosen_files,
     file_options,
     filter_options,
-    waiting,
+    waiting_in,
 )
 
 
@@ -64,18 +65,22 @@ Examples:
 def command(wanted: Filter, target: str, kind: str, dead_letters: bool, force: bool) -> None:
     """Export events: whole, with their keys, so that they can be imported and sent elsewhere.
 
-    Nothing is removed from the queue. Rows whose checksum is wrong are left out and counted.
+    Nothing is removed from the queue. Rows whose checksum is wrong are left out and counted. What
+    can be read of a damaged file is exported, and what is lost is counted.
     With --json, a summary goes to stdout if the events do not.
+
+    Exits with 4 if one of several files cannot be read at all; the others are exported.
     """
     out = output()
     if target == "-" and streams.current().stdout_closed:
         raise CommandError("standard output is closed; name a file with --output", UNWRITABLE)
     files = chosen_files(must_exist=True)
-    look = buried if dead_letters else waiting
+    losses = Losses()
+    look = buried_in if dead_letters else waiting_in
     exported = damaged = 0
     with opened(target, force=force) as stream:
         writer = row_writer(kind, stream, summary=False)
-        for found in (each for path in files for each in look(path, wanted)):
+        for found in look(files, wanted, losses):
             if found.sound:
                 writer.write(found)
                 exported += 1
@@ -84,6 +89,15 @@ def command(wanted: Filter, target: str, kind: str, dead_letters: bool, force: b
         writer.end()
     if damaged:
         out.note(f"{count(damaged)} with a wrong checksum left out")
+    for line in losses.lines:
+        out.note(line)
     if target != "-":
-        document = {"exported": exported, "damaged": damaged, "file": target}
+        document = {
+            "exported": exported,
+            "damaged": damaged,
+            "lost": losses.events if losses.counted else None,
+            "file": target,
+        }
         out.summary(document, f"{count(exported)} in {target}")
+    if losses.unreadable:
+        raise click.exceptions.Exit(UNREADABLE)

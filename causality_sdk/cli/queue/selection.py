@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -227,13 +227,73 @@ def one_key(prefix: str, keys: Iterable[str]) -> str | None:
 _SHOWN = 10  # keys in a message
 
 
-def waiting(path: Path, wanted: Filter) -> Iterator[Found]:
-    """The events of one file that pass, oldest first. Raises `InputError`."""
+@dataclass
+class Losses:
+    """What could not be read."""
+
+    events: int = 0
+    counted: bool = True
+    """False: there may be more; nobody knows how many."""
+    damaged: list[Path] = field(default_factory=list)
+    """Files."""
+    unreadable: list[str] = field(default_factory=list)
+    """What is wrong with files that are passed over."""
+
+    def note(self, path: Path, lost: int | None) -> None:
+        """Of one damaged file."""
+        self.damaged.append(path)
+        self.events += lost or 0
+        self.counted = self.counted and lost is not None
+
+    @property
+    def lines(self) -> list[str]:
+        """For people."""
+        return [*self.unreadable, *([self._damage] if self.damaged else [])]
+
+    @property
+    def _damage(self) -> str:
+        names = ", ".join(map(str, self.damaged))
+        number = f"{self.events:,}" if self.counted else "nobody knows how many"
+        return (
+            f"{names} is damaged: what can be read of it is here, {number} of its events cannot be."
+            " To salvage it: causality queue replay"
+        )
+
+
+def waiting(path: Path, wanted: Filter, losses: Losses | None = None) -> Iterator[Found]:
+    """The events of one file that pass, oldest first. Raises `InputError`.
+
+    Of a damaged file those that can be read; what cannot be is counted in `losses`.
+    """
     with QueueReader(path) as reader:
         for row in reader.rows():
             event = document(row.payload)
             if wanted.passes(event):
                 yield Found(path, row.id, row.payload, event, row.sound)
+        if reader.damage is not None and losses is not None:
+            losses.note(path, reader.lost)
+
+
+def waiting_in(files: Sequence[Path], wanted: Filter, losses: Losses) -> Iterator[Found]:
+    """Of several files. One that cannot be read at all is noted, unless it is the only one."""
+    return _in(files, losses, lambda path: waiting(path, wanted, losses))
+
+
+def buried_in(files: Sequence[Path], wanted: Filter, losses: Losses) -> Iterator[Found]:
+    """The same, of the dead letters."""
+    return _in(files, losses, lambda path: buried(path, wanted))
+
+
+def _in(
+    files: Sequence[Path], losses: Losses, look: Callable[[Path], Iterator[Found]]
+) -> Iterator[Found]:
+    for path in files:
+        try:
+            yield from look(path)
+        except InputError as error:  # noqa: PERF203 (a file is not a hot loop)
+            if len(files) == 1:
+                raise
+            losses.unreadable.append(error.message)
 
 
 def buried(path: Path, wanted: Filter) -> Iterator[Found]:

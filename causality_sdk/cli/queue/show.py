@@ -13,11 +13,12 @@ from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import output, output_options
 from causality_sdk.cli.queue.selection import (
     Filter,
-    buried,
+    Losses,
+    buried_in,
     chosen_files,
     file_options,
     one_key,
-    waiting,
+    waiting_in,
 )
 from causality_sdk.cli.words import json_for_people
 
@@ -43,20 +44,21 @@ def command(key: str) -> None:
     """
     out = output()
     files = chosen_files()
-    everywhere = [(where, look, path) for where, look in _PLACES for path in files]
-    every = (found.key for _, look, path in everywhere for found in look(path, Filter()))
+    losses = Losses()
+    places = (("waiting", waiting_in), ("dead letter", buried_in))
+    every = (found.key for _, look in places for found in look(files, Filter(), losses))
     whole = one_key(key, every)
     if whole is None:
-        places = f" in {', '.join(map(str, files))}" if files else ""
-        raise CommandError(f"no event with the key {key}{places}", INVALID)
+        for line in dict.fromkeys(losses.lines):
+            out.note(line)
+        among = f" in {', '.join(map(str, files))}" if files else ""
+        raise CommandError(f"no event with the key {key}{among}", INVALID)
     wanted = Filter(keys=frozenset([whole]))
-    for where, look, path in everywhere:
-        for found in look(path, wanted):
-            document = {"file": str(path), "id": found.id, "state": where, "event": found.event}
+    for where, look in places:
+        for found in look(files, wanted, losses):
+            place = str(found.path)
+            document = {"file": place, "id": found.id, "state": where, "event": found.event}
             out.result(document, json_for_people(found.event))
             if not out.as_json:
-                out.note(f"{where}, row {found.id} of {path}")
+                out.note(f"{where}, row {found.id} of {place}")
             return
-
-
-_PLACES = (("waiting", waiting), ("dead letter", buried))
