@@ -298,7 +298,7 @@ class TestOptions:
         exported = '{"event_type":"a","idempotency_key":"k","timestamp_ms":1700000000000}'
         shell("queue", "import", "-", "--dry-run", stdin=exported, **unset)
         for command in (["track", "x"], ["send", "x"]):
-            assert "is required" in shell(*command, code=1, **unset).err
+            assert " required: give " in shell(*command, code=1, **unset).err
 
     def test_variables_that_are_no_options_are_named(self, shell: Shell) -> None:
         environ: Any = {"CAUSALITY_FLUSH_INTERVALL": "3", "CAUSALITY_XYZZY": "secret"}

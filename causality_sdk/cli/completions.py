@@ -29,11 +29,10 @@ def wires(_context: click.Context, _parameter: click.Parameter, incomplete: str)
 
 def app_ids(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """The apps that have a directory among this user's data."""
-    from causality_sdk.config import default_queue_path
+    from causality_sdk.cli.settings import directory_of_apps
     from causality_sdk.errors import CausalityError
 
     with suppress(OSError, CausalityError):
-        directory = default_queue_path("any").parent.parent
-        names = (unquote(each.name) for each in directory.iterdir() if each.is_dir())
+        names = (unquote(each.name) for each in directory_of_apps().iterdir() if each.is_dir())
         return sorted(name for name in names if name.startswith(incomplete))
     return []

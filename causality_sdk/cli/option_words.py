@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-PROGRAM_ONLY: Final = frozenset({"start", "enabled", "strict", "fallback", "close_timeout"})
+PROGRAM_ONLY: Final = frozenset(
+    {"start", "enabled", "strict", "fallback", "close_timeout", "debug"}
+)
 """Options of a program that runs on. The environment and the file may have them; no flag does."""
 
 FILES: Final = frozenset({"app_id", "queue_path"})

@@ -22,6 +22,7 @@ __all__ = [
     "Output", "age", "count", "output", "output_options", "printable", "size", "styled", "table",
 ]  # fmt: skip
 
+_CLEAR_LINE = "\r\x1b[K"
 _OUTPUT = "causality_sdk.output"  # where click's context keeps the three flags
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -101,7 +102,9 @@ class Output:
     def progress(self, text: str) -> None:
         """A word for whoever looks at the terminal; nothing anywhere else."""
         if self.shows_progress:
-            _say(styled(escaped(_in_shell(text)), "dim"), err=True, safe=True)
+            # In place of a bar that may stand there, which is drawn anew below it.
+            line = _CLEAR_LINE + styled(escaped(_in_shell(text)), "dim")
+            _say(line, err=True, safe=True)
 
     @property
     def shows_progress(self) -> bool:

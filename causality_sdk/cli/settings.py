@@ -161,6 +161,11 @@ def flag_name(name: str) -> str:
     return special.get(name, "--" + name.replace("_", "-"))
 
 
+def directory_of_apps() -> Path:
+    """Where the queues lie for which nobody gave a path. Raises `QueueError`."""
+    return default_queue_path("any").parent.parent
+
+
 FLAGS = {name: flag_name(name) for name in FIELDS}
 """How a message names an option to who sits at a shell."""
 
