@@ -126,9 +126,11 @@ def not_writable(path: Path) -> QueueError:
             f"queue file {path} is not writable for this user: it belongs to {owner}, and this"
             f" process runs as {user}; {give_it(path)}, or give another queue_path"
         )
+    holds = possession.owner_of(path.parent)
+    whose = "" if holds in (None, user) else f" (its directory belongs to {holds}, this is {user})"
     return QueueError(
-        f"queue file {path} is not writable for this user; fix the permissions of the file and of"
-        " its directory, or give another queue_path"
+        f"queue file {path} is not writable for this user{whose}; fix the permissions of the file"
+        " and of its directory, or give another queue_path"
     )
 
 

@@ -135,7 +135,8 @@ ALLOWED: dict[str, set[str]] = {
     "pacer": {"backoff", "errors"},
     "packtrack": {"errors", "packtrack.*"},
     "packtrack.attempts": {"backoff", "errors", "packtrack.config", "transport.base"} | PACKTRACK,
-    "packtrack.client": {"client", "errors", "event", "opening", "option_checks", "plain", "stats"}
+    "packtrack.client": {"client", "errors", "event", "forking", "opening", "option_checks"}
+    | {"plain", "stats"}
     | PACKTRACK
     | {"packtrack.*", "transport.base"},
     "packtrack.config": {"config", "errors", "option_checks", "packtrack.durations"} | PACKTRACK,

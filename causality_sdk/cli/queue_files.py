@@ -15,7 +15,8 @@ import orjson
 
 from causality_sdk import ownership, quarantine
 from causality_sdk.cli.exits import InputError
-from causality_sdk.cli.queue_reader import QueueReader, Snapshot
+from causality_sdk.cli.queue_reader import QueueReader
+from causality_sdk.cli.queue_rows import Snapshot
 from causality_sdk.holders import Holder, holder
 
 

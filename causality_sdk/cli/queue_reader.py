@@ -9,15 +9,14 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
-from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from causality_sdk import connections, counters, header, quarantine, salvage
 from causality_sdk.cli.exits import InputError
-from causality_sdk.counters import Counters
+from causality_sdk.cli.queue_rows import Ids, Snapshot, Stored, bytes_of, letter_of
 from causality_sdk.damage import is_damage
 from causality_sdk.dead_letters import DeadLetter
 from causality_sdk.holders import holder
@@ -29,31 +28,6 @@ _LETTERS = (
     "SELECT id, payload, buried_ms, attempts, status, reason FROM dead_letters"
     " WHERE id > ? ORDER BY id LIMIT ?"
 )
-
-
-class Stored(NamedTuple):
-    """One row that waits."""
-
-    id: int
-    payload: bytes
-    sound: bool
-    """Whether its checksum is right."""
-
-
-class Snapshot(NamedTuple):
-    """The state of a file at one moment."""
-
-    file_uuid: str
-    created_ms: int
-    destination: Destination
-    counters: Counters
-    tracked: int
-    pending: int
-    pending_bytes: int
-    oldest: bytes | None
-    """Payload of the first row."""
-    letters: int
-    last_letter: DeadLetter | None
 
 
 class QueueReader:
@@ -111,14 +85,14 @@ class QueueReader:
 
         What SQLite cannot read of a damaged file is looked for in its pages; see `lost`.
         """
-        given = _Ids()
+        given = Ids()
         try:
             while rows := self._query(
                 "SELECT id, payload, crc FROM queue WHERE id > ? ORDER BY id LIMIT ?", given.last
             ):
                 for row_id, payload, crc in rows:
                     given.add(row_id)
-                    yield Stored(row_id, _bytes(payload), is_sound(payload, crc))
+                    yield Stored(row_id, bytes_of(payload), is_sound(payload, crc))
         except InputError as error:
             if not self._meets_damage(error):
                 raise
@@ -130,7 +104,7 @@ class QueueReader:
         try:
             while rows := self._query(_LETTERS, after):
                 for row in rows:
-                    yield _letter(row)
+                    yield letter_of(row)
                 after = rows[-1][0]
         except InputError as error:
             if not self._meets_damage(error):
@@ -138,7 +112,7 @@ class QueueReader:
             with self._remains() as remains:
                 for row in remains.letters():
                     if row[0] > after:
-                        yield _letter(row)
+                        yield letter_of(row)
 
     def destination(self) -> Destination | None:
         """Whom its events are for; None if that cannot be read."""
@@ -201,7 +175,7 @@ class QueueReader:
                 f"queue file {self.path} cannot be read ({error.strerror or error})"
             ) from error
 
-    def _remaining_rows(self, given: _Ids) -> Iterator[Stored]:
+    def _remaining_rows(self, given: Ids) -> Iterator[Stored]:
         with self._remains() as remains:
             for row_id, payload in remains.rows():
                 if row_id not in given:
@@ -300,9 +274,9 @@ class QueueReader:
             tracked=last - state.requeued,
             pending=last - state.removed,
             pending_bytes=total - state.removed_bytes,
-            oldest=None if oldest is None else _bytes(oldest[0]),
+            oldest=None if oldest is None else bytes_of(oldest[0]),
             letters=one("SELECT count(*) FROM dead_letters").fetchone()[0],
-            last_letter=None if letter is None else _letter(letter),
+            last_letter=None if letter is None else letter_of(letter),
         )
 
 
@@ -312,29 +286,6 @@ class DamagedInput(InputError):
 
 class _Damaged(Exception):
     """It is ours and cannot be read."""
-
-
-class _Ids:
-    """Those that were given, in runs: there may be a million."""
-
-    def __init__(self) -> None:
-        self.last = self.highest = self.count = 0
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-
-    def add(self, row_id: int) -> None:
-        """One more; mostly the next."""
-        self.last, self.highest, self.count = row_id, max(row_id, self.highest), self.count + 1
-        if self._ends and row_id == self._ends[-1] + 1:
-            self._ends[-1] = row_id
-        elif not self._ends or row_id > self._ends[-1]:
-            self._starts.append(row_id)
-            self._ends.append(row_id)
-        # One below the others comes from a page that SQLite did not find, and but once.
-
-    def __contains__(self, row_id: int) -> bool:
-        at = bisect_right(self._starts, row_id) - 1
-        return at >= 0 and row_id <= self._ends[at]
 
 
 class _Failing:
@@ -351,12 +302,3 @@ class _Failing:
             raise InputError(
                 f"queue file {self._path} cannot be read ({error}); see causality queue doctor"
             ) from error
-
-
-def _letter(row: tuple[Any, ...]) -> DeadLetter:
-    return DeadLetter(row[0], _bytes(row[1]), *row[2:])
-
-
-def _bytes(payload: object) -> bytes:
-    # A person's UPDATE can make text of it.
-    return payload if isinstance(payload, bytes) else str(payload).encode()

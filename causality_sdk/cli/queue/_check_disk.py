@@ -211,7 +211,7 @@ def _contents(found: FileReport, subject: str, options: Settings) -> Iterator[Fi
 
 def _destination(found: FileReport, subject: str, options: Settings) -> Iterator[Finding]:
     snapshot = found.snapshot
-    if snapshot is None or not snapshot.pending:
+    if snapshot is None or found.holder.held:  # what somebody owns he delivers, wherever to
         return
     to = here(options)
     waits = elsewhere(found.path, snapshot, to)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from causality_sdk.cli.output import count, printable
-from causality_sdk.cli.queue_reader import Snapshot
+from causality_sdk.cli.queue_rows import Snapshot
 from causality_sdk.cli.settings import Settings
 from causality_sdk.config import Config
 from causality_sdk.destination import Destination, Elsewhere, fingerprint
