@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from shell import KEY, Shell, ndjson, terminal
+from shell import KEY, ROOT, Shell, ndjson, terminal
 from test_cli import every_command
 
 from causality_sdk.cli import main
@@ -88,6 +88,11 @@ class TestHelp:
                 if isinstance(each, ConfigOption):
                     assert each.help
                     assert each.help.startswith(WORDS.get(each.field, ""))
+
+    def test_its_types_are_those_of_every_release_of_click(self) -> None:
+        """A subscript, which only newer ones have, would keep a whole module from being loaded."""
+        for path in (ROOT / "causality_sdk").rglob("*.py"):
+            assert "click.ParamType[" not in path.read_text(encoding="utf-8"), path
 
     def test_it_fits_a_narrow_terminal(self) -> None:
         for path in ["", *every_command()]:

@@ -163,7 +163,7 @@ def filter_options(command: _Command) -> _Command:
     return result  # type: ignore[no-any-return]
 
 
-class Moment(click.ParamType[int]):
+class Moment(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic in newer releases
     """A time, as milliseconds since the epoch."""
 
     name = "time"
