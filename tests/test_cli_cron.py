@@ -128,6 +128,30 @@ class TestTheCrontab:
         assert code == 0
 
 
+def test_the_line_of_the_example_runs_as_it_stands(
+    cron: Cron, tmp_path: Path, collector: LoopbackCollector
+) -> None:
+    """In a directory of its own, with the file of variables that it speaks of."""
+    source = ROOT / "examples" / "deploy" / "nightly.py"
+    text = source.read_text(encoding="utf-8")
+    line = re.search(r"^15 3 \* \* \*  (.*)$", text, re.MULTILINE)
+    assert line is not None
+    variables = re.findall(r"^CAUSALITY_\w+=.*$", text, re.MULTILINE)
+    given = {
+        "CAUSALITY_ENDPOINT": collector.endpoint,
+        "CAUSALITY_API_KEY": KEY,
+        "CAUSALITY_QUEUE_PATH": str(tmp_path / "queue.db"),
+    }
+    assert [each.partition("=")[0] for each in variables] == list(given)
+    place = tmp_path / "shop"
+    place.mkdir()
+    (place / "nightly.py").write_text(text)
+    (place / "nightly.env").write_text("".join(f"{n}={v}\n" for n, v in given.items()))
+    program = f"PYTHONPATH={ROOT} {sys.executable}"
+    command = line[1].replace("/srv/shop", str(place)).replace("python3", program)
+    assert cron(command) == (0, "2 delivered, 0 wait for the next run\n")
+
+
 class TestPipelines:
     def test_the_first_job_has_an_empty_cache(self, cron: Cron) -> None:
         line = recipe("ci-pipelines.md", "causality queue replay")
