@@ -293,6 +293,9 @@ class QueueFile:
         """Closes the file; the last connection moves the log into it. May be called twice."""
         with self._lock:
             self._snapshot.let_go()  # Python would keep the file open for a statement under way
+            with suppress(sqlite3.ProgrammingError):  # closed before
+                # And a cursor whose statement failed, as on a full disk, for as long as it lives.
+                self._use(self._writer, self._reader)
             self._writer.close()
             if self._reader is not self._writer:
                 with self._reading:

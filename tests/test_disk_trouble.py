@@ -187,6 +187,25 @@ class TestAFullDisk:
             client.flush(timeout=5)
         assert collector.count == 50
 
+    @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks there")
+    def test_a_client_that_met_it_leaves_no_file_open_after_its_end(
+        self, collector: LoopbackCollector, small_disk: Path
+    ) -> None:
+        """Else the next one in this process could not have the file."""
+        path = small_disk / "q" / "queue.db"
+        client = make(collector, path, close_timeout=0)
+        fill(small_disk / "filler", leave=500_000)
+        while client.track("tick", {"text": "x" * 5000}) is not None:
+            pass
+        fill(small_disk / "filler")
+        client.close()
+        opened = {os.path.realpath(number) for number in Path("/proc/self/fd").iterdir()}
+        assert not [name for name in opened if name.startswith(str(path))]
+        with make(collector, path) as after:
+            assert after.stats().pending > 0
+            after.flush(timeout=5)
+        assert collector.count > 0
+
     def test_the_very_first_start_on_it_keeps_events_in_memory(
         self, collector: LoopbackCollector, small_disk: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
