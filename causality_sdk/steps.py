@@ -27,6 +27,7 @@ from causality_sdk.throttle import Throttle
 from causality_sdk.turn import Turn
 from causality_sdk.wakeup import Wakeup
 
+NAMED = 3  # buried events in one line of the log
 IDLE_STEPS = 3  # in a row, that were due and did nothing: an event may just have come
 IDLE_PAUSE = 0.001  # seconds, doubled each time
 IDLE_MOST = 1.0
@@ -351,11 +352,13 @@ class Steps:
         self._worked = True
         buried = self._courier.settle()
         if buried:
-            self.flushes.count(buried=buried)
+            self.flushes.count(buried=len(buried))
+            more = ", …" if len(buried) > NAMED else ""
             self._log.warning(
-                "causality: events that were refused again and again while others passed, and are"
-                " dead letters now: %d; see client.dead_letters",
-                buried,
+                "causality: refused again and again while others passed, and dead letters now: %d,"
+                " %s; see client.dead_letters",
+                len(buried),
+                ", ".join(buried[:NAMED]) + more,
             )
 
     def _complain(self, error: Exception) -> None:
