@@ -14,22 +14,23 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from causality_sdk import inheritance, ownership, quarantine, repair
+from causality_sdk import inheritance, ownership, passing, place, quarantine, repair, schema
+from causality_sdk.destination import Destination, Elsewhere
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import is_inherited
 from causality_sdk.ownership import Lease
 from causality_sdk.queue import Queue
-from causality_sdk.schema import Destination
 
 LOOK_SECONDS = 30.0  # between two looks for orphans, less up to a tenth
 TROUBLES = 3  # of its disk, before an orphan is left alone
 REST_EVENTS = 100  # that the server refuses: moved over to our own queue
 PATIENCE = 20  # attempts without any progress, before an orphan is put off
+IDLE_SECONDS = 1.0  # before an orphan with nothing to do is looked at again
 PUT_OFF_SECONDS = 600.0  # before a file that could not be drained is looked at again
 
 
@@ -86,12 +87,15 @@ class Progress:
     delivered: int = 0
     """Events of the orphan that the server acknowledged."""
     failure: Failure | None = None
+    inherited: Mapping[str, int] = field(default_factory=dict)
+    """Events that its owner lost, by reason; they are in our counters now."""
 
 
 class Adoption:
     """For the process that owns `own`. `base` is the first of the files of its app.
 
     `open_queue` opens an orphan, `open_drain` makes a sender for it. Times are of `clock`.
+    `elsewhere` are files that were found to be of another destination before.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Adoption:
         clock: Callable[[], float],
         logger: logging.Logger,
         rng: random.Random | None = None,
+        elsewhere: Iterable[Elsewhere] = (),
     ) -> None:
         self._own = own
         self._base = base
@@ -116,9 +121,11 @@ class Adoption:
         self._rng = rng or random.Random()  # noqa: S311 - spreads looks, keeps no secret
         self._orphan: Orphan | None = None
         self._troubles = 0  # of its file, since it was taken
+        self._inherited: Mapping[str, int] = {}  # by the step under way
         self._fruitless = 0  # attempts in a row that delivered nothing of it
         self._put_off: dict[Path, float] = {}  # until when a file is not looked at
-        self._told: set[Path] = set()  # files whose trouble was logged
+        # Files that wait for another destination, as of the last look. Any thread may copy it.
+        self.elsewhere = {each.path: each for each in elsewhere if each.pending}
         self.due_at = clock()  # when the next step is due
 
     def step(self) -> Progress:
@@ -148,6 +155,8 @@ class Adoption:
 
     def _take(self) -> Orphan | None:
         now = self._clock()
+        if place.is_nearly_full(self._base.parent):
+            return None
         for path in ownership.existing(self._base):
             if path == self._own.path or now < self._put_off.get(path, now) or is_inherited(path):
                 continue
@@ -161,6 +170,8 @@ class Adoption:
         return None
 
     def _take_one(self, path: Path) -> Orphan | None:
+        self.elsewhere.pop(path, None)
+        place.check_place(path)  # before a lock of ours is left beside what is not
         lease = ownership.acquire(path)
         if lease is None:
             return None  # its owner lives
@@ -171,9 +182,10 @@ class Adoption:
                 found, done = repair.prepare(
                     path, self._destination, retarget=False, is_same_boot=lease.is_same_boot
                 )
-            if found != self._destination:
-                if found:
+            if found is None or not self._destination.takes(found):
+                if found is not None:
                     self._put_off[path] = self._clock() + PUT_OFF_SECONDS
+                    self._note_elsewhere(path, found)
                 lease.release()
                 return None
             queue = self._open_queue(path)
@@ -186,6 +198,7 @@ class Adoption:
                 queue.close()
                 lease.release()
                 return None
+            inheritance.tell_from_its_original(queue, self._own)
             is_carried = inheritance.is_carried(queue, self._own)
         except BaseException:
             queue.close()
@@ -193,18 +206,29 @@ class Adoption:
             raise
         return Orphan(lease, queue, self._open_drain(queue), is_carried)
 
+    def _note_elsewhere(self, path: Path, found: Destination) -> None:
+        pending = schema.waiting(path)
+        if pending:
+            whom = self._destination.difference(found)
+            self.elsewhere[path] = Elsewhere(path, found, pending, whom)
+
     # ------------------------------------------------------------------ draining
 
     def _work(self, orphan: Orphan) -> Progress:
+        self._inherited = {}
+        if not orphan.lease.is_valid:  # its lock file was deleted: somebody else may have it
+            self.let_go()
+            return Progress()
         if orphan.is_carried or not orphan.queue.pending:
             self._remove(orphan)
-            return Progress()
+            return Progress(inherited=self._inherited)
         before = orphan.queue.snapshot()[0].acknowledged
         wait = orphan.drain.step()
         delivered = orphan.queue.snapshot()[0].acknowledged - before
         failure = orphan.drain.failure
-        self.due_at = self._clock() + (wait or 0.0)
-        is_stuck = failure is not None or orphan.drain.state == "blocked"
+        # None: it has nothing to do, though something is queued, as where somebody deleted rows.
+        self.due_at = self._clock() + (IDLE_SECONDS if wait is None else wait)
+        is_stuck = failure is not None or orphan.drain.state == "blocked" or wait is None
         self._fruitless = self._fruitless + 1 if is_stuck and not delivered else 0
         if failure is not None and failure.certain:
             self.let_go()
@@ -223,10 +247,11 @@ class Adoption:
             else:
                 self._put_off[orphan.lease.path] = self._clock() + PUT_OFF_SECONDS
                 self.let_go()
-        return Progress(delivered, failure)
+        return Progress(delivered, failure, self._inherited)
 
     def _remove(self, orphan: Orphan) -> None:
         if not orphan.is_carried:
+            self._inherited = orphan.queue.evicted
             inheritance.carry(orphan.queue, self._own)
         self._orphan = None
         self.due_at = self._clock()  # there may be another one
@@ -245,6 +270,4 @@ class Adoption:
         if path is None:
             return
         self._put_off[path] = self._clock() + PUT_OFF_SECONDS
-        if path not in self._told:
-            self._told.add(path)
-            self._logger.warning("causality: %s was left alone: %s", path, error)
+        passing.tell(self._logger, path, error)

@@ -22,6 +22,7 @@ import orjson
 from causality_sdk import debugging
 from causality_sdk.buffer import Buffer
 from causality_sdk.config import Config
+from causality_sdk.damage import NoRoom
 from causality_sdk.dead_letters import DeadLetters
 from causality_sdk.delivery import why_not_well
 from causality_sdk.errors import (
@@ -33,7 +34,6 @@ from causality_sdk.errors import (
 )
 from causality_sdk.event import Encoder, Event, Properties, Trackable, several
 from causality_sdk.forking import register_client
-from causality_sdk.holders import files_of
 from causality_sdk.opening import make_wire
 from causality_sdk.options import ClientOptions, OptionsSignature, no_copies
 from causality_sdk.pipeline import AtProcessEnd, Pipeline
@@ -94,7 +94,10 @@ class Client:
         self._ended: Pipeline | None = None  # after close(), for stats()
         self._early = Buffer()  # events that came while a forked child could not open a queue
         self._retry_at = -math.inf  # of the monotonic clock: when that is tried again
-        self._open_locked()
+        try:
+            self._open_locked()
+        except NoRoom as error:  # on a full disk; the first event that comes tries again
+            self._logger.error("causality: %s; events wait in memory until there is room", error)
         self._at_exit = _exit_hook(weakref.ref(self))
         atexit.register(self._at_exit)
         register_client(self)
@@ -238,6 +241,7 @@ class Client:
             return Stats(buffered=len(self._early), buffer_dropped=self._early.dropped)
         counters, tracked, pending, pending_bytes = pipeline.queue.snapshot()
         sender = pipeline.sender
+        files = pipeline.files()
         return Stats(
             tracked=tracked,
             acknowledged=counters.acknowledged,
@@ -253,7 +257,8 @@ class Client:
             last_error=None if sender.last_error is None else str(sender.last_error),
             state=sender.state,
             queue_path=str(pipeline.queue.path),
-            files=() if pipeline.lease is None else files_of(self.config.resolved_queue_path),
+            files=files,
+            elsewhere=sum(each.elsewhere for each in files),
         )
 
     @property
@@ -312,9 +317,12 @@ class Client:
         if not self._enabled:
             return "<Client disabled>"
         pipeline = self._pipeline
-        state = (
-            "closed" if self._closed else "forked" if pipeline is None else pipeline.sender.state
-        )
+        if self._closed:
+            state = "closed"
+        elif pipeline is None:
+            state = "forked" if self._forked else "no queue"
+        else:
+            state = pipeline.sender.state
         return f"<Client app_id={self.config.app_id!r} endpoint={self.config.endpoint!r} {state}>"
 
     # ------------------------------------------------------------------ inside
@@ -375,7 +383,10 @@ class Client:
                     raise
                 self._early.keep(payloads)
                 self._retry_at = time.monotonic() + REOPEN_SECONDS
-                self._logger.error("causality: this forked process has no queue: %s", error)
+                who = (
+                    "this forked process has no queue" if self._forked else "there is no queue yet"
+                )
+                self._logger.error("causality: %s: %s", who, error)
                 return None
 
     def _rescue_early_locked(self) -> None:
@@ -412,6 +423,14 @@ class Client:
             pipeline.queue.log_trouble = error  # the sender reports it: no hook runs in track()
         pipeline.sender.wake()
         return written
+
+    def _mend(self) -> bool:
+        """For a program without a thread: salvages a damaged file at once; False if it is not that.
+
+        Raises `QueueError` where that fails.
+        """
+        pipeline = self._opened()
+        return pipeline.queue.damage is not None and pipeline.mend()
 
     def _closed_error(self) -> ClientClosed:
         return ClientClosed("this client was closed; make a new Client, or close it later")

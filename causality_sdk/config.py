@@ -130,6 +130,9 @@ class Config:
     take_over: bool = False
     """True: also take queue files that were meant for another endpoint, wire or api key, and send
     what is in them here."""
+    key_is_destination: bool = False
+    """True: the api key names the project on the server, so that events tracked with another key
+    are left alone. Else a new key at the same endpoint is the same destination."""
     fallback: Fallback | None = None
     """`"memory"`: when the queue cannot be opened, warn loudly and queue in memory."""
     strict: bool = False
@@ -213,7 +216,7 @@ class Config:
         choice("compression", self.compression, (None, *get_args(Compression)))
         choice("fallback", self.fallback, (None, *get_args(Fallback)))
         number("close_timeout", self.close_timeout, least=0, most=SECONDS_MAX)
-        for name in ("take_over", "strict", "start"):
+        for name in ("take_over", "key_is_destination", "strict", "start"):
             flag(name, getattr(self, name))
         flag("debug", self.debug)
         self._check_http()

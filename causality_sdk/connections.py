@@ -8,12 +8,37 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 MEMORY = Path(":memory:")
 BUSY_SECONDS = 2.0  # for people who have the file open in another program
 LOG_BYTES = 15 * 1024 * 1024  # cut back to it; less would cost every writer what it grows again
+
+
+_mode = threading.local()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What this thread opens inside keeps the index of the log in its own memory.
+
+    For a disk that has no room for it. Each connection has the file to itself then, so that there
+    can be one of them only. The caller owns the file.
+    """
+    _mode.is_alone = True
+    try:
+        yield
+    finally:
+        _mode.is_alone = False
+
+
+def is_alone() -> bool:
+    """Whether this thread is inside of `alone()`."""
+    return getattr(_mode, "is_alone", False)
 
 
 class Connection(sqlite3.Connection):
@@ -52,13 +77,16 @@ def connect(
 
 def open_unread(path: Path, busy_seconds: float) -> sqlite3.Connection:
     """A connection that has not looked at the file yet."""
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         str(path),
         timeout=busy_seconds,
         isolation_level=None,  # we say BEGIN where we mean it
         check_same_thread=False,  # the queue's locks decide who uses it
         factory=Connection,
     )
+    if is_alone():  # before the first look: after it the index is shared
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+    return connection
 
 
 def set_pragmas(connection: sqlite3.Connection, synchronous: str) -> None:

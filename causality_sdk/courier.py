@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from causality_sdk.batch import BatchLimit
 from causality_sdk.chance import Chance
-from causality_sdk.dead_letters import bury
+from causality_sdk.dead_letters import bury, name_of
 from causality_sdk.delivery import Outcome, judge
 from causality_sdk.diagnosis import Blame, Chosen, Diagnosis, Next, Position
 from causality_sdk.errors import DeliveryError, ResponseError, TransportError
@@ -121,8 +121,8 @@ class Courier:
             if not self._unsettled:
                 self._queue.give_back()
 
-    def settle(self) -> int:
-        """Deletes what was acknowledged, buries what is beyond hope; gives the number buried.
+    def settle(self) -> Sequence[str]:
+        """Deletes what was acknowledged, buries what is beyond hope; gives the names of the buried.
 
         Raises `QueueError`; the next call tries again. Until it succeeded nothing else is sent: an
         acknowledged row must not go out a second time.
@@ -133,17 +133,19 @@ class Courier:
         self._diagnosis.chance.failed(passed)  # they were refused, and pass as they are
         self._unsettled = ()
         self._queue.give_back()
-        buried = 0
+        buried: list[str] = []
         for row_id, suspect in suspects.doomed().items():
             if self._diagnosis.holds(row_id):
                 continue  # it is about to be sent once more, and may pass
-            buried += bury(
+            name = bury(
                 self._queue,
                 row_id,
                 attempts=suspect.attempts,
                 status=suspect.status,
                 reason=suspect.words,
             )
+            if name is not None:
+                buried.append(name)
             suspects.forget([row_id])
         return buried
 
@@ -187,7 +189,7 @@ class Courier:
             limited = response.status in _LIMITED or "retry-after" in response.headers
             found = self._diagnosis.failed(chosen, blame, hold=hold, limited=limited)
         if isinstance(found, Position):
-            return self._found(found, complaint, status=response.status)
+            return self._found(found, chosen.rows, complaint, status=response.status)
         return self._failure(
             chosen, complaint, found, hold=hold, retry_after=response.headers.get("retry-after")
         )
@@ -250,7 +252,7 @@ class Courier:
         blame = Blame(None, str(error), f"there was no answer ({error.reason})")
         found = self._diagnosis.failed(chosen, blame)
         if isinstance(found, Position):
-            return self._found(found, error, status=None)
+            return self._found(found, chosen.rows, error, status=None)
         return self._failure(chosen, error, found)
 
     def _raised(self, chosen: Chosen, error: BaseException) -> Answered | Failed:
@@ -261,7 +263,7 @@ class Courier:
         told.__cause__ = error
         found = self._diagnosis.failed(chosen, Blame(None, str(told), f"raised {kind}"))
         if isinstance(found, Position):
-            return self._found(found, told, status=None)
+            return self._found(found, chosen.rows, told, status=None)
         return self._failure(chosen, told, found)
 
     def _failure(
@@ -285,9 +287,17 @@ class Courier:
             whole=not (chosen.scouting or self._diagnosis.is_searching),
         )
 
-    def _found(self, position: Position, error: DeliveryError, *, status: int | None) -> Answered:
+    def _found(
+        self,
+        position: Position,
+        rows: Sequence[Row],
+        error: DeliveryError,
+        *,
+        status: int | None,
+    ) -> Answered:
         """An event is set aside: delivery goes on behind it."""
-        return Answered(position.after, position.last, (), 1, position.left, status, error)
+        told = _named(error, rows[0][1]) if len(rows) == 1 else error
+        return Answered(position.after, position.last, (), 1, position.left, status, told)
 
     def _answered(
         self,
@@ -333,6 +343,20 @@ def _sorted(
         elif verdict.kind is Kind.REJECTED:
             refused.append((row[0], verdict.words))
     return accepted, refused
+
+
+def _named(error: DeliveryError, payload: bytes) -> DeliveryError:
+    """The same error, with the event it is about: somebody will look for it."""
+    message = f"{error}; this is about event {name_of(payload)}, which is set aside"
+    if isinstance(error, ResponseError):
+        return ResponseError(
+            message, status=error.status, body=error.body, retryable=error.retryable
+        )
+    if isinstance(error, TransportError):
+        return TransportError(message, reason=error.reason, stale=error.stale)
+    told = DeliveryError(message)
+    told.__cause__ = error.__cause__
+    return told
 
 
 def _words(complaint: DeliveryError) -> str:

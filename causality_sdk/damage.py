@@ -19,6 +19,10 @@ class LogBroken(QueueDamaged):
     """Only the log has a gap. A power cut leaves one, too: the disk need not be at fault."""
 
 
+class NoRoom(QueueError):
+    """The disk is so full that there is no queue. A client keeps what it is given in memory."""
+
+
 def is_damage(error: BaseException) -> bool:
     """Whether the bytes of the file are wrong. A full disk, an I/O error, a lock are not that."""
     # SQLITE_CORRUPT and SQLITE_NOTADB come as the very class that all others derive from.

@@ -22,6 +22,7 @@ from causality_sdk.queue import Change, Queue
 MAX_LETTERS = 10_000  # the oldest are deleted beyond it
 MAX_BYTES = 8 * 1024 * 1024
 REASON_CHARS = 500
+NAME_CHARS = 200
 
 _COLUMNS = "id, payload, buried_ms, attempts, status, reason"
 
@@ -122,15 +123,36 @@ class DeadLetters:
             yield ids[start : start + 100]
 
 
-def bury(queue: Queue, row_id: int, *, attempts: int, status: int | None, reason: str) -> int:
-    """Moves one row of the queue to the dead letters; 0 if it is gone. Raises `QueueError`."""
+def name_of(payload: bytes) -> str:
+    """What people know an event by: its key and its type, as far as it has them."""
+    try:
+        document = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        document = None
+    if not isinstance(document, dict):
+        return "(without a key)"
+    key, kind = document.get("idempotency_key"), document.get("event_type")
+    name = str(key) if key else "(without a key)"
+    return f"{name} ({kind})"[:NAME_CHARS] if kind else name[:NAME_CHARS]
+
+
+def bury(
+    queue: Queue, row_id: int, *, attempts: int, status: int | None, reason: str
+) -> str | None:
+    """Moves one row of the queue to the dead letters; gives its name, None if it is gone.
+
+    Raises `QueueError`.
+    """
+    name: str | None = None
 
     def work(change: Change) -> int:
         connection = change.connection
         row = connection.execute("SELECT payload FROM queue WHERE id = ?", (row_id,)).fetchone()
         if row is None:
             return 0
+        nonlocal name
         payload = bytes(row[0])
+        name = name_of(payload)
         connection.execute("DELETE FROM queue WHERE id = ?", (row_id,))
         connection.execute(
             "INSERT INTO dead_letters (crc, payload, buried_ms, attempts, status, reason)"
@@ -149,7 +171,8 @@ def bury(queue: Queue, row_id: int, *, attempts: int, status: int | None, reason
         trim(connection)
         return 1
 
-    return queue.change(work)
+    queue.change(work)
+    return name
 
 
 def trim(connection: sqlite3.Connection) -> None:

@@ -23,6 +23,7 @@ class Flush:
     target: int
     retries: int
     deadline: float | None  # of the sender's clock
+    is_last: bool = False  # nothing comes after it: an attempt need not outlive it
     delivered: int = 0
     rejected: int = 0
     buried: int = 0
@@ -74,10 +75,16 @@ class Flushes:
         """The id up to which somebody waits, or None if nobody does."""
         return max((flush.target for flush in self._open()), default=None)
 
-    def bounded(self, timeout: float, now: float) -> float:
-        """`timeout` of an attempt, or what the most patient flush has left if that is less."""
+    def bounded(self, timeout: float, now: float, *, by_all: bool) -> float:
+        """`timeout` of an attempt, or what the most patient flush has left if that is less.
+
+        `by_all`: each of them waits for the attempt itself, having no thread. Else only those that
+        end the sender count: a caller's patience is no deadline for the server.
+        """
         flushes = self._open()
         if not flushes or any(flush.deadline is None for flush in flushes):
+            return timeout
+        if not by_all and not all(flush.is_last for flush in flushes):
             return timeout
         left = max(flush.deadline - now for flush in flushes if flush.deadline is not None)
         return min(timeout, max(left, SHORTEST_ATTEMPT))

@@ -11,7 +11,7 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
-from causality_sdk import counters, quarantine, recognition
+from causality_sdk import counters, possession, quarantine, recognition
 from causality_sdk.connections import BUSY_SECONDS
 from causality_sdk.damage import QueueDamaged
 from causality_sdk.place import foreign, newer
@@ -21,6 +21,7 @@ VERSION = 2  # the number of migrations; a test holds it against them
 UNWRITTEN_BYTES = 64 * 1024  # a file is not larger before its first commit is on disk
 
 _HEADER = b"SQLite format 3\x00"
+_INTERIOR = b"\x05"  # the kind of a page of a table that has pages below it
 
 
 def check_header(path: Path) -> bool:
@@ -41,7 +42,7 @@ def check_header(path: Path) -> bool:
         if not log.exists():
             return True
     # Of SQLite's file format, sections 1.3 and 1.6: the numbers in the header, and the number of
-    # cells in the first page, which is that of tables.
+    # cells in the first page, which is that of tables; it may have none where it has pages below.
     version = int.from_bytes(start[60:64], "big")
     application_id = int.from_bytes(start[68:72], "big")
     if start.startswith(_HEADER) and application_id == APPLICATION_ID:
@@ -56,14 +57,15 @@ def check_header(path: Path) -> bool:
         if was_ours(path):
             raise damaged(path, "its header is wrong")
         raise foreign(path, "it is not an SQLite database")
-    elif application_id or start[103:105].strip(b"\x00"):
+    elif application_id or start[100:101] == _INTERIOR or start[103:105].strip(b"\x00"):
         if was_ours(path):
             raise damaged(path, "its header is wrong")
         raise foreign(path, "it is a database of another program")
     elif log.exists() and log.stat().st_size:
         if not start:
             if was_ours(path):
-                path.touch(mode=0o600)
+                with suppress(FileExistsError):
+                    possession.make_file(path)
                 raise damaged(path, "the database is empty and its log is not")
             return True
         # The tables may all be in the log still. A connection that only reads leaves it alone.

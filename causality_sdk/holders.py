@@ -12,12 +12,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from causality_sdk import ownership
+from causality_sdk.destination import Destination, Elsewhere
 from causality_sdk.stats import OwnerState, QueueFileStats
 
 
@@ -172,12 +174,17 @@ def since(holder: Holder) -> float | None:
     return max(0.0, time.time() - holder.started_ms / 1000)
 
 
-def files_of(base: Path) -> tuple[QueueFileStats, ...]:
-    """All queue files of the app whose first file is `base`, and who owns each."""
-    return tuple(_file_stats(path) for path in ownership.existing(base))
+def files_of(
+    base: Path, here: Destination, elsewhere: Mapping[Path, Elsewhere]
+) -> tuple[QueueFileStats, ...]:
+    """All queue files of the app whose first file is `base`, and who owns each.
+
+    `elsewhere`: those of another destination than `here`.
+    """
+    return tuple(_file_stats(path, here, elsewhere.get(path)) for path in ownership.existing(base))
 
 
-def _file_stats(path: Path) -> QueueFileStats:
+def _file_stats(path: Path, here: Destination, waits: Elsewhere | None) -> QueueFileStats:
     found = holder(path)
     size = 0
     for file in (path, path.with_name(path.name + "-wal")):
@@ -191,4 +198,7 @@ def _file_stats(path: Path) -> QueueFileStats:
         host=found.host,
         program=found.program,
         started_ms=found.started_ms,
+        elsewhere=0 if waits is None else waits.pending,
+        destination="" if waits is None else waits.whom,
+        command="" if waits is None else waits.command(here),
     )

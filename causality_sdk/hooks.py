@@ -57,6 +57,13 @@ class Hooks:
         """An attempt, the disk or a part of the user's failed."""
         self._call(self._on_error, error)
 
+    def inherited(self, lost: Mapping[str, int]) -> None:
+        """What another process lost, and told of itself, is part of our counters from now on."""
+        if self._lost is not None and lost:
+            self._lost = {
+                reason: count + lost.get(reason, 0) for reason, count in self._lost.items()
+            }
+
     def report_lost(self, lost: Mapping[str, int]) -> None:
         """Tells of the events that were lost since the last call, by reason; logs once per outage.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from pathlib import Path
 
 from causality_sdk import ownership, wal
@@ -27,12 +28,29 @@ _CORRUPT = "crc, payload, found_ms"
 
 def is_carried(orphan: Queue, own: Queue) -> bool:
     """Whether `own` has taken over already what `orphan` holds."""
-    return _has_note(own, _uuid(orphan))
+    return _heir(orphan) is not None and _has_note(own, _uuid(orphan))
+
+
+def tell_from_its_original(orphan: Queue, own: Queue) -> None:
+    """Gives a copy a uuid of its own, where its original was taken over here, or is ours.
+
+    A file is copied with an image of its machine, or comes back from a backup. Without an heir it
+    was never to be taken over, so that what is in it is not known here. Raises `QueueError`.
+    """
+    known = _uuid(orphan)
+    if _heir(orphan) is not None or not (known == _uuid(own) or _has_note(own, known)):
+        return
+
+    def work(change: Change) -> int:
+        change.connection.execute("UPDATE state SET file_uuid = ?", (str(uuid.uuid4()),))
+        return 0
+
+    orphan.change(work)
 
 
 def is_somebody_elses(orphan: Queue, own: Queue) -> bool:
     """Whether another file was to take over `orphan`, and only its owner knows whether it did."""
-    heir = orphan.read("SELECT heir FROM state")[0][0]
+    heir = _heir(orphan)
     return heir is not None and heir != _uuid(own) and not _has_note(own, heir)
 
 
@@ -128,6 +146,11 @@ def _appoint(orphan: Queue, heir: str) -> None:
 
 def _uuid(queue: Queue) -> str:
     return str(queue.read("SELECT file_uuid FROM state")[0][0])
+
+
+def _heir(queue: Queue) -> str | None:
+    heir: str | None = queue.read("SELECT heir FROM state")[0][0]
+    return heir
 
 
 def _has_note(own: Queue, file_uuid: str) -> bool:

@@ -7,13 +7,15 @@ gets the same id, and never an empty one.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
+from causality_sdk import possession
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import loading_gate
+from causality_sdk.ownership import standard_streams_kept
 
 NAME = "installation-id"
 _LOCK_SECONDS = 5.0  # for another process that makes it at this moment
@@ -52,15 +54,18 @@ def _make(path: Path) -> str:
     with loading_gate():
         from filelock import FileLock, Timeout  # loaded for the queue anyhow, a moment later
 
+    target = path.with_name(f"{NAME}.lock")
+    with suppress(FileExistsError):
+        possession.make_file(target)
     lock = FileLock(
-        str(path.with_name(f"{NAME}.lock")),
+        str(target),
         timeout=_LOCK_SECONDS,
         mode=0o600,
         preserve_lock_file=True,
         fallback_to_soft=False,
     )
     try:
-        with lock:
+        with standard_streams_kept(), lock:
             return _read(path) or _write(path)
     except Timeout:
         raise QueueError(
@@ -78,11 +83,12 @@ def _write(path: Path) -> str:
     try:
         descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(descriptor, "wb") as file:
+            possession.give(descriptor, path.parent)
             file.write(made.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave the name without the id
         draft.replace(path)
     finally:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             draft.unlink(missing_ok=True)
     return made

@@ -65,6 +65,14 @@ class Intake(QueueFile):
         with self._lock:
             self._check_room_locked()
 
+    @property
+    def cap_in_events(self) -> float:
+        """Events that the queue can hold, were all as large as those in it. Any thread, no lock."""
+        pending, size = self._pending, self._pending_bytes
+        if pending <= 0 or size <= 0:
+            return self._max_events
+        return min(self._max_events, self._max_bytes * pending / size)
+
     def append(self, payload: bytes) -> int:
         """Commits one event and gives its id. Any thread.
 

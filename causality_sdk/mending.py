@@ -14,7 +14,16 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from causality_sdk import connections, ownership, place, quarantine, repair, salvage
+from causality_sdk import (
+    connections,
+    ownership,
+    place,
+    possession,
+    quarantine,
+    repair,
+    salvage,
+    schema,
+)
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import OPENING
 from causality_sdk.ownership import Lease
@@ -23,6 +32,7 @@ from causality_sdk.repair import Repair
 from causality_sdk.salvage import Known
 from causality_sdk.schema import Destination
 
+ROOM_SECONDS = 5.0  # between two looks whether a disk that was full has room again
 RETRY_SECONDS = 1.0  # after a repair that the disk did not allow
 
 
@@ -52,7 +62,7 @@ class Mender:
     @property
     def due_at(self) -> float | None:
         """When to try again what failed; None if nothing did. Of the clock."""
-        return None if self._trouble is None else self._hold_until
+        return self._hold_until if self._trouble is not None or self._queue.is_alone else None
 
     def step(self) -> Repair | None:
         """Mends what needs it, and tells what became of the file. Costs two stats if nothing does.
@@ -60,8 +70,12 @@ class Mender:
         Raises `QueueError` while it cannot be mended: the events of the file are safe, and it is
         tried again.
         """
+        if self._queue.is_alone:
+            self._look_for_room()
         damaged = self._queue.damage is not None
-        if not damaged and (self._base is None or all(self._queue.in_place())):
+        there = self._base is None or all(self._queue.in_place())
+        unlocked = there and self.lease is not None and not self.lease.is_valid
+        if there and not damaged and not unlocked:
             self._trouble = None
             return None
         if self._trouble is not None and self._clock() < self._hold_until:
@@ -69,13 +83,78 @@ class Mender:
                 raise self._trouble
             return None  # a file without a name can be read and written as before
         try:
-            done = self._mend_damaged() if damaged else self._replace()
+            if unlocked:  # first of all: nothing is written to a file that is not ours
+                done = self._lock_again()
+            else:
+                done = self._mend_damaged() if damaged else self._replace()
         except QueueError as error:
             self._trouble = error
             self._hold_until = self._clock() + RETRY_SECONDS
             raise
         self._trouble = None
         return done
+
+    # ------------------------------------------------------------------ its lock is gone
+
+    def _lock_again(self) -> Repair:
+        """Somebody deleted the lock file: the next process would take our file for its own."""
+        assert self.lease is not None  # noqa: S101 - `step` has looked
+        lost, path = self.lease, self._queue.path
+        told = f"lock file {ownership.lock_path(path)} was deleted while {path} was in use"
+        lease = ownership.acquire(path)
+        if lease is None:
+            return Repair(QueueError(f"{told}, and {self._move_on(lost)}"))
+        self.lease = lease
+        lost.release()
+        self._queue.distrust()  # somebody may have had it meanwhile
+        return Repair(
+            QueueError(f"{told}; it is locked again. Leave it alone, and keep cleaners off it")
+        )
+
+    def _move_on(self, lost: Lease) -> str:
+        """Goes on in a file of our own: what is in the old one its new owner delivers."""
+        queue, old = self._queue, self._queue.path
+        _, last_id = queue.known()
+        lease = self._free_lease(old)
+        try:
+            schema.prepare(lease.path, self._destination)
+            schema.begin_after(lease.path, last_id)
+            with OPENING:
+                detached = queue.detach()
+                try:
+                    queue.attach(lease.path)
+                except BaseException:
+                    queue.path = old
+                    queue.reattach(detached)
+                    raise
+                detached.close()
+        except BaseException:
+            lease.release()
+            raise
+        self.lease = lease
+        lost.release()
+        return (
+            f"another process owns that now, with the events in it; this one goes on in"
+            f" {lease.path}. Leave lock files alone, and keep cleaners off them"
+        )
+
+    # ------------------------------------------------------------------ a full disk
+
+    def _look_for_room(self) -> None:
+        """Opens the file as ever, once the disk has room for it. Raises `QueueError`."""
+        queue = self._queue
+        if self._clock() < self._hold_until:
+            return
+        self._hold_until = self._clock() + ROOM_SECONDS
+        if place.is_full(queue.path.parent):
+            return
+        with OPENING:
+            queue.detach().close()
+            try:
+                queue.attach(queue.path)
+            except QueueError:
+                with connections.alone():
+                    queue.attach(queue.path)
 
     # ------------------------------------------------------------------ damaged
 
@@ -141,10 +220,23 @@ class Mender:
         here = self.lease.path
         if self.lease.is_valid and (database or not os.path.lexists(here)):
             return self.lease
+        return self._free_lease(here if self.lease.is_valid else None)
+
+    def _free_lease(self, taken: Path | None) -> Lease:
+        """Of a name beside `base` where nothing lies; not `taken`."""
+        assert self._base is not None  # noqa: S101 - who asks has looked
         for path in ownership.siblings(self._base):
-            if path == here and self.lease.is_valid:
+            if path == taken:
                 continue
-            lease = ownership.acquire(path)
+            if not _is_free(path):
+                continue
+            lies_there = place.is_taken(path)
+            try:
+                lease = ownership.acquire(path)
+            except QueueError:
+                if not lies_there:
+                    raise
+                continue  # the lock of somebody else
             if lease is None:
                 continue
             if _is_free(path):
@@ -166,7 +258,7 @@ def _remove_log(path: Path) -> None:
 
 def _copy(connection: sqlite3.Connection, target: Path) -> None:
     salvage.discard(target)
-    os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    possession.make_file(target)
     with closing(connections.connect(target)) as copy:
         connection.backup(copy)
     salvage.sync_file(target)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from causality_sdk import connections, place
+from causality_sdk import connections, passing, place
 from causality_sdk._version import __version__
-from causality_sdk.claim import claim, fingerprint
+from causality_sdk.claim import Claim, claim
 from causality_sdk.config import Config
+from causality_sdk.damage import NoRoom
+from causality_sdk.destination import Destination, Elsewhere, fingerprint
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import LOADING
 from causality_sdk.hooks import Hooks
@@ -19,7 +21,6 @@ from causality_sdk.installation import installation_id
 from causality_sdk.ownership import Lease
 from causality_sdk.pacer import Pace
 from causality_sdk.queue import Queue
-from causality_sdk.schema import Destination
 from causality_sdk.transport.base import Transport
 from causality_sdk.wire import WIRES
 from causality_sdk.wire.base import Wire
@@ -41,26 +42,22 @@ def make_wire(config: Config) -> Wire:
         place.make_directory(directory)
         return CausalityProtoWire(installation_id(directory))
     except QueueError:
-        if config.fallback != "memory":
+        if config.fallback != "memory" and (config.strict or not place.is_full(directory)):
             raise
         return CausalityProtoWire()  # the queue lies there too, and has the same trouble to tell
 
 
-def open_queue(config: Config, wire: Wire, hooks: Hooks) -> tuple[Queue, Lease | None]:
+def open_queue(
+    config: Config, wire: Wire, hooks: Hooks
+) -> tuple[Queue, Lease | None, tuple[Elsewhere, ...]]:
     """The queue of this client, and the lease of its file; None for one in memory.
 
-    Raises `QueueError` unless `fallback` allows a queue in memory.
+    And the files that were passed over, since their events are for another destination. Raises
+    `QueueError` unless `fallback` allows a queue in memory.
     """
+    here = destination(config, wire)
     try:
-        claimed = claim(
-            config.resolved_queue_path, destination(config, wire), take_over=config.take_over
-        )
-        try:
-            queue = queue_at(config, claimed.lease.path)
-            queue.repair = claimed.repair
-        except BaseException:
-            claimed.lease.release()
-            raise
+        claimed, queue = _open(config, here)
     except QueueError as error:
         if config.fallback != "memory":
             raise
@@ -70,14 +67,60 @@ def open_queue(config: Config, wire: Wire, hooks: Hooks) -> tuple[Queue, Lease |
             error,
         )
         hooks.error(error)
-        return queue_at(config, connections.MEMORY), None
-    if claimed.others:
+        return queue_at(config, connections.MEMORY), None, ()
+    for path, trouble in claimed.unusable:
+        passing.tell(config.logger, path, trouble)
+    for each in claimed.others:
         config.logger.warning(
-            "causality: %s hold events for another endpoint, wire or api key; they stay there"
-            " until a client with those options runs, or one with take_over=True",
-            ", ".join(str(path) for path in claimed.others),
+            "causality: %d events in %s wait for %s; they stay there until a client with those"
+            " options runs, or: %s (take_over=True sends them with the options of this one)",
+            each.pending,
+            each.path,
+            each.whom,
+            each.command(here),
         )
-    return queue, claimed.lease
+    if claimed.rekeyed:
+        config.logger.warning(
+            "causality: the api key has changed since the events in %s were tracked; they go with"
+            " the new one. Where a key names the project, use key_is_destination=True",
+            queue.path,
+        )
+    return queue, claimed.lease, claimed.others
+
+
+def _open(config: Config, here: Destination) -> tuple[Claim, Queue]:
+    """The claim of a file, and the queue in it. Raises `NoRoom`, and other `QueueError`s."""
+    directory = config.resolved_queue_path.parent
+    if not place.is_nearly_full(directory):
+        try:
+            return _claimed(config, here)
+        except QueueError:
+            if config.strict or not place.is_full(directory):
+                raise
+    try:
+        with connections.alone():
+            claimed, queue = _claimed(config, here)
+    except QueueError as error:
+        if config.strict:
+            raise
+        raise NoRoom(f"{error}; make room on the disk") from error
+    config.logger.error(
+        "causality: the disk of %s is full: what is queued there is delivered, and new events wait"
+        " in memory until there is room",
+        queue.path,
+    )
+    return claimed, queue
+
+
+def _claimed(config: Config, here: Destination) -> tuple[Claim, Queue]:
+    claimed = claim(config.resolved_queue_path, here, take_over=config.take_over)
+    try:
+        queue = queue_at(config, claimed.lease.path)
+        queue.repair = claimed.repair
+    except BaseException:
+        claimed.lease.release()
+        raise
+    return claimed, queue
 
 
 def http_transport(config: Config, wire: Wire, *, forked: bool = False) -> Transport:
@@ -142,4 +185,5 @@ def queue_at(config: Config, path: Path) -> Queue:
 
 def destination(config: Config, wire: Wire) -> Destination:
     """Where the events of this client go."""
-    return Destination(config.endpoint, wire.name, fingerprint(config.api_key))
+    here = Destination(config.endpoint, wire.name, fingerprint(config.api_key))
+    return here.bound() if config.key_is_destination else here

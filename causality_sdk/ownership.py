@@ -14,11 +14,13 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from causality_sdk import place, possession
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import loading_gate
 
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 
 MAX_SIBLINGS = 1000
 """Files of one app at most, one for each process that runs at the same time."""
+
+
+_STANDARD = 2  # the highest descriptor of a standard stream
+_PROGRAM_CHARS = 200
 
 
 def siblings(base: Path) -> Iterator[Path]:
@@ -94,6 +100,11 @@ def acquire(path: Path) -> Lease | None:
 
     Raises `QueueError` when the lock file cannot be made.
     """
+    with standard_streams_kept():
+        return _acquire(path)
+
+
+def _acquire(path: Path) -> Lease | None:
     target = lock_path(path)
     _check_place(target)
     try:
@@ -118,14 +129,13 @@ def acquire(path: Path) -> Lease | None:
         fallback_to_soft=False,  # without flock, a killed owner's file would stay locked for ever
     )
     try:
+        with suppress(FileExistsError):
+            possession.make_file(target)
         lock.acquire(blocking=False)
     except Timeout:
         return None
     except (OSError, NotImplementedError) as error:
-        raise QueueError(
-            f"lock file {target} cannot be used ({getattr(error, 'strerror', None) or error});"
-            " make its directory writable for this user, or give another queue_path"
-        ) from error
+        raise _unusable(target, error) from error
     before = owner(path)
     boot = _boot_id()
     _sign(target, boot)
@@ -143,6 +153,37 @@ def _check_place(target: Path) -> None:
             f"lock file {target} is not a regular file; it was left as it is. Move it away, or give"
             " another queue_path"
         )
+
+
+def _unusable(target: Path, error: Exception) -> QueueError:
+    what = f"lock file {target} cannot be used ({getattr(error, 'strerror', None) or error})"
+    whose, user = possession.owner_of(target), possession.this_user()
+    if whose is not None and whose != user:
+        return QueueError(
+            f"{what}: it is not writable for this user: it belongs to {whose}, and this process"
+            f" runs as {user}; {place.give_it(target)}, or give another queue_path"
+        )
+    return QueueError(
+        f"{what}; make its directory writable for this user, or give another queue_path"
+    )
+
+
+@contextmanager
+def standard_streams_kept() -> Iterator[None]:
+    """Keeps the numbers 0 to 2 from what is opened inside, where standard streams are closed.
+
+    What a C library, or a child, writes to its standard output would land in the file.
+    """
+    held: list[int] = []
+    try:
+        with suppress(OSError):  # no descriptor is left; what is opened inside will tell
+            while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD:
+                held.append(descriptor)
+            os.close(descriptor)
+        yield
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
 
 
 def owner(path: Path) -> dict[str, Any]:
@@ -173,6 +214,19 @@ def _boot_id() -> str | None:
         return None
 
 
+def _program() -> str:
+    """The name of the program, with what is not UTF-8 in it escaped. Empty if it has none."""
+    try:
+        name = Path(os.fsdecode(sys.argv[0])).name  # an embedded interpreter may have no argv
+    except (AttributeError, LookupError, TypeError):
+        return ""
+    try:
+        raw = os.fsencode(name)
+    except UnicodeError:  # somebody set it by hand
+        raw = name.encode("utf-8", "backslashreplace")
+    return raw.decode("utf-8", "backslashreplace")[:_PROGRAM_CHARS]
+
+
 def _sign(target: Path, boot: str | None) -> None:
     """Writes who owns the lock. The first byte stays blank: it is the one that Windows locks."""
     text = orjson.dumps(
@@ -180,7 +234,7 @@ def _sign(target: Path, boot: str | None) -> None:
             "pid": os.getpid(),
             "host": socket.gethostname().encode("utf-8", "replace").decode("utf-8"),
             "started_ms": time.time_ns() // 1_000_000,
-            "program": Path(sys.argv[0]).name if sys.argv else "",
+            "program": _program(),
             "boot": boot,
         }
     )

@@ -24,6 +24,7 @@ OFFLINE_MAX = 30.0  # seconds between attempts while there is no answer at all
 OFFLINE_JITTER = 0.1  # the part of it that is random
 LINGER = 0.05  # seconds from one batch to the next while events come fast, unless it is full
 HOLD_AFTER = 3  # failures in a row, before a server that refuses everything is asked slowly
+FULL_PART = 0.5  # of what the queue can hold makes an attempt due
 DISK_PAUSE = 1.0  # seconds before a disk that refused is tried again
 FOREVER = 2**63  # an id that is never reached
 
@@ -64,8 +65,18 @@ class Pacer:
 
     # ------------------------------------------------------------------ questions
 
-    def may_send(self, now: float, last_id: int, pending: int, flush_target: int | None) -> bool:
-        """Whether to make an attempt now. Starts timers, and goes back for what was set aside."""
+    def may_send(
+        self,
+        now: float,
+        last_id: int,
+        pending: int,
+        flush_target: int | None,
+        cap: float = math.inf,
+    ) -> bool:
+        """Whether to make an attempt now. Starts timers, and goes back for what was set aside.
+
+        `cap` is how many events the queue can hold.
+        """
         if pending == 0:
             self.reached(last_id)
             self._aside_at = None
@@ -89,7 +100,7 @@ class Pacer:
             return False
         if self.cursor < self._target:
             return True
-        if fresh >= self._enough(now) or (self._due is not None and now >= self._due):
+        if fresh >= self._enough(now, cap) or (self._due is not None and now >= self._due):
             self._target = last_id
             self.lingers_until = now + LINGER
             return True
@@ -105,7 +116,9 @@ class Pacer:
         """
         return self.failures > 0 and self.cursor < self._aside_target
 
-    def due_at(self, last_id: int, pending: int, flush_target: int | None) -> float | None:
+    def due_at(
+        self, last_id: int, pending: int, flush_target: int | None, cap: float = math.inf
+    ) -> float | None:
         """When `may_send` may say yes, if nothing new comes; None for never."""
         if flush_target is not None:
             return self._flush_retry_at
@@ -116,18 +129,26 @@ class Pacer:
         if fresh > 0:
             # No timer yet: an event came after may_send() looked. Look again at once.
             due = -math.inf if self._due is None else self._due
-            if self.cursor < self._target or fresh >= self._pace.max_batch_events:
+            if self.cursor < self._target or fresh >= min(
+                self._pace.max_batch_events, cap * FULL_PART
+            ):
                 due = -math.inf
             elif fresh >= self._pace.batch_size:
                 due = min(due, self.lingers_until)
             times.append(max(due, self._gate(last_id)))
         return min(times) if times else None
 
-    def wake_at(self, now: float) -> int:
-        """The id whose commit makes an attempt due."""
-        return FOREVER if now < self._retry_at else self.cursor + self._enough(now)
+    def wake_at(
+        self, now: float, last_id: int, pending: int, cap: float = math.inf, *, paced: bool = False
+    ) -> int:
+        """The id whose commit makes an attempt due; above `last_id`. `paced`: none is due yet."""
+        if paced or now < self._retry_at:
+            return FOREVER
+        # By what is queued: ids between the cursor and last_id may be those of evicted events.
+        missing = self._enough(now, cap) - self._fresh(last_id, pending)
+        return last_id + max(1, missing)
 
-    def _enough(self, now: float) -> int:
+    def _enough(self, now: float, cap: float) -> int:
         """Events that make an attempt due.
 
         A thread that tracks without a pause has another `batch_size` of them ready as soon as one
@@ -135,9 +156,11 @@ class Pacer:
         event, here and at the server, as Nagle found of small packets (RFC 896).
         """
         pace = self._pace
+        enough = pace.batch_size
         if now < self.lingers_until:
-            return max(pace.batch_size, pace.max_batch_events)
-        return pace.batch_size
+            enough = max(enough, pace.max_batch_events)
+        # Well before the queue is full, while there is time to send.
+        return max(1, int(min(enough, cap * FULL_PART)))
 
     @property
     def retry_at(self) -> float:

@@ -85,6 +85,13 @@ class Log:
                 return index + 1
         return 0
 
+    def has_gap(self) -> bool:
+        """Whether a frame is wrong before the last commit that is sound. Reads all of it."""
+        last = self.last_sound_commit(0)
+        return not all(
+            self.is_current(self.head(index)) and self.is_sound(index) for index in range(last)
+        )
+
     def last_sound_commit(self, above: int) -> int:
         """The same, with the sums of those above `above` read; `above` if there is none."""
         for index in range(self.frames - 1, above - 1, -1):

@@ -20,6 +20,7 @@ from causality_sdk.chance import Chance
 from causality_sdk.config import Config
 from causality_sdk.courier import Courier
 from causality_sdk.forking import leak
+from causality_sdk.holders import files_of
 from causality_sdk.hooks import Hooks
 from causality_sdk.mending import Mender
 from causality_sdk.opening import (
@@ -34,6 +35,7 @@ from causality_sdk.ownership import Lease
 from causality_sdk.pacer import Pacer
 from causality_sdk.queue import Queue
 from causality_sdk.sender import Sender
+from causality_sdk.stats import QueueFileStats
 from causality_sdk.steps import Limits, Parts
 from causality_sdk.throttle import Throttle
 from causality_sdk.transport.base import Transport
@@ -50,7 +52,7 @@ class Pipeline:
     def __init__(self, config: Config, wire: Wire, buffer: Buffer, *, forked: bool = False) -> None:
         hooks = _hooks(config)
         self._logger: logging.Logger = config.logger
-        self.queue, lease = open_queue(config, wire, hooks)
+        self.queue, lease, elsewhere = open_queue(config, wire, hooks)
         self.buffer = buffer
         queue = self.queue
         buffer.attach(queue.append_many, lambda: queue.is_entered_here)
@@ -76,6 +78,7 @@ class Pipeline:
                 open_drain=self._drain,
                 clock=time.monotonic,
                 logger=config.logger,
+                elsewhere=elsewhere,
             )
         self._process = os.getpid()
         if config.start:
@@ -125,6 +128,21 @@ class Pipeline:
         """Of the file that the queue is in now; None for one in memory."""
         return None if self._mender is None else self._mender.lease
 
+    def mend(self) -> bool:
+        """Mends the file now, and tells of it; False if nothing was wrong. Raises `QueueError`."""
+        repaired = None if self._mender is None else self._mender.step()
+        if repaired is not None:
+            self._logger.error("causality: %s", repaired.error)
+        return repaired is not None
+
+    def files(self) -> tuple[QueueFileStats, ...]:
+        """All queue files of the app; none for a queue in memory. Any thread."""
+        adoption = self.sender.adoption
+        if self.lease is None or adoption is None:
+            return ()
+        here = destination(self._config, self._wire)
+        return files_of(self._config.resolved_queue_path, here, adoption.elsewhere.copy())
+
     def shut_down(self, timeout: float) -> None:
         """One last attempt, then the end of the sender, within `timeout` seconds. Idempotent."""
         deadline = time.monotonic() + timeout
@@ -135,7 +153,8 @@ class Pipeline:
                 self.buffer.give_up(),
             )
         if self.queue.pending and not self.sender.is_over:
-            self.sender.flush(timeout=max(0.0, deadline - time.monotonic()), retries=0)
+            left = max(0.0, deadline - time.monotonic())
+            self.sender.flush(timeout=left, retries=0, is_last=True)
         self.sender.stop()
         if self.sender.wait_until_ended(max(0.0, deadline - time.monotonic())):
             self.sender.shrink(deadline - time.monotonic())

@@ -75,17 +75,21 @@ class QueueFile:
         self._busy_seconds = busy_seconds
         # A slice of a peek holds it, and the checkpoint that must not meet a reader. A database in
         # memory has one connection only: there peeking takes the lock itself.
-        memory = path == connections.MEMORY
+        self.is_alone = False  # the disk has no room for more than one connection
+        memory = path == connections.MEMORY or connections.is_alone()
         self._reading = self._lock if memory else threading.RLock()
         reading = nullcontext() if memory else self._reading
         self.wal = wal.Wal(path, self._lock, reading, clock, self._let_go_locked)
         with OPENING:
             self._open()
+            if self.is_alone:
+                self.wal.share(self._writer)
             register_queue(self)
 
     def _open(self) -> None:
         path = self.path
         self._is_open = True
+        self.is_alone = connections.is_alone()
         try:
             writer = connections.connect(
                 path,
@@ -98,12 +102,13 @@ class QueueFile:
         try:
             if path == connections.MEMORY:
                 schema.prepare_connection(self._writer, path, schema.Destination("", "", ""))
-            else:
+            elif not self.is_alone:
                 self._reader = connections.connect(path, busy_seconds=self._busy_seconds)
             with self._lock:
                 self._reload_locked()
                 if self._seems_purged_locked():
-                    self._recount_locked(self._writer)
+                    with suppress(QueueError) if self.is_alone else nullcontext():
+                        self._recount_locked(self._writer)
             if path != connections.MEMORY:
                 with suppress(OSError):  # after the first read, which makes the log
                     self._identity = identity(path)
@@ -288,6 +293,9 @@ class QueueFile:
         """Closes the file; the last connection moves the log into it. May be called twice."""
         with self._lock:
             self._snapshot.let_go()  # Python would keep the file open for a statement under way
+            with suppress(sqlite3.ProgrammingError):  # closed before
+                # And a cursor whose statement failed, as on a full disk, for as long as it lives.
+                self._use(self._writer, self._reader)
             self._writer.close()
             if self._reader is not self._writer:
                 with self._reading:
@@ -339,7 +347,14 @@ class QueueFile:
                 self._use(away, away)
                 raise
             self.wal.attach(path)
+            if self.is_alone:
+                self.wal.share(self._writer)
             self.damage = None
+
+    def distrust(self) -> None:
+        """Reads the counters anew: another process may have had the file. Any thread."""
+        with self._lock, self._guard:
+            self._reload_locked()
 
     def known(self) -> tuple[Counters, int]:
         """Counters and the last id, as of the last commit. Any thread."""

@@ -52,6 +52,27 @@ def prepare(
         return schema.prepare(path, destination, retarget=retarget), done
 
 
+def prepare_thoroughly(
+    path: Path, destination: Destination, *, is_same_boot: bool = False
+) -> tuple[Destination, Repair | None]:
+    """`prepare`, with a look at every page: for who comes to help, before he changes anything.
+
+    The file keeps the destination it has; `destination` is for one whose own cannot be read.
+    """
+    found, done = prepare(path, destination, retarget=False, is_same_boot=is_same_boot)
+    if done is not None:
+        return found, done
+    try:
+        wrong = schema.check(path)
+    except sqlite3.Error as error:
+        raise _postponed(path, error) from error
+    if wrong is None:
+        return found, None
+    quarantine_again(path)
+    done = rebuild(path, found, wrong)
+    return schema.prepare(path, found, retarget=False), done
+
+
 def quarantine_again(path: Path) -> None:
     """Goes on with a move that a crash cut short. Raises `QueueError`."""
     try:

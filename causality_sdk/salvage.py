@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from causality_sdk import connections, counters, quarantine, recognition, schema
+from causality_sdk import connections, counters, possession, quarantine, recognition, schema
 from causality_sdk.counters import Counters
 from causality_sdk.forking import OPENING
 from causality_sdk.pages import PAGE, Pages
@@ -72,7 +72,7 @@ def build(
         found = _survey(pages)
         if found.state is not None:
             destination = Destination(*found.state.destination)
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        possession.make_file(target)
         with closing(connections.connect(target)) as connection:
             schema.prepare_connection(connection, target, destination, schema.load_migrations)
             # Nobody needs the half of it: a crash discards it, and one sync at the end is enough.
@@ -84,6 +84,42 @@ def build(
             schema.keep_log(connection)
     sync_file(target)
     return salvaged
+
+
+class Remains:
+    """What can be read of a damaged file, as it lies there. Nothing is written. Raises `OSError`.
+
+    A context manager. No connection of this process may have the file open: see `header`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._pages = Pages(path, quarantine.beside(path, "-wal"))
+        self._found = _survey(self._pages)
+        state = self._found.state
+        self.destination = None if state is None else Destination(*state.destination)
+        """None if it cannot be read."""
+        self._counters = _counters(self._pages, state)
+
+    def rows(self) -> Iterator[tuple[int, bytes]]:
+        """The events whose row passes its CRC: id and payload, by id."""
+        last_id = 0 if self._counters is None else self._counters.mark
+        return _rows(self._pages, self._found, last_id)
+
+    def letters(self) -> list[tuple[Any, ...]]:
+        """The dead letters: id, payload, buried_ms, attempts, status, reason; by id."""
+        return [(row_id, *letter[1:]) for row_id, letter in sorted(self._found.letters.items())]
+
+    def lost(self, events: int, last_id: int) -> int | None:
+        """How many should be queued beside the `events` up to `last_id`; None: not known."""
+        if self._counters is None:
+            return None
+        return max(0, max(last_id, self._counters.mark) - self._counters.removed - events)
+
+    def __enter__(self) -> Remains:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._pages.__exit__()
 
 
 def discard(target: Path) -> None:

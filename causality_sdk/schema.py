@@ -7,20 +7,26 @@ or is a newer release's, is never written to.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import os
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from causality_sdk import counters, header, quarantine
-from causality_sdk.connections import BUSY_SECONDS, MEMORY, connect, open_unread, set_pragmas
+from causality_sdk import counters, header, possession, quarantine
+from causality_sdk.connections import (
+    BUSY_SECONDS,
+    MEMORY,
+    connect,
+    is_alone,
+    open_unread,
+    set_pragmas,
+)
 from causality_sdk.damage import LogBroken, QueueDamaged, is_damage
+from causality_sdk.destination import Destination as Destination  # for those who make one here
 from causality_sdk.errors import QueueError
 from causality_sdk.forking import OPENING
 from causality_sdk.pages import Log
@@ -32,14 +38,6 @@ if TYPE_CHECKING:
 _RETARGET = "UPDATE state SET endpoint = ?, wire = ?, key_fingerprint = ?"
 _PAGE_BYTES = 4096  # `wal` and the cap count on it
 _INCREMENTAL = 2  # what PRAGMA auto_vacuum calls it
-
-
-class Destination(NamedTuple):
-    """Where the events of a file are meant to go. A file of another destination is left alone."""
-
-    endpoint: str
-    wire: str
-    key_fingerprint: str
 
 
 def prepare(
@@ -74,7 +72,7 @@ def _prepare(
     try:
         is_sure = header.check_header(path)
         with suppress(FileExistsError):  # SQLite would make it readable for everybody first
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            possession.make_file(path)
         # The log is opened before SQLite does and closed after: see `header`.
         with ExitStack() as stack:
             log = _open_log(path, stack)
@@ -115,6 +113,32 @@ def heir(path: Path) -> str | None:
     return found
 
 
+def check(path: Path) -> str | None:
+    """What SQLite finds wrong with a file that the caller owns; None for nothing. Reads all."""
+    try:
+        with OPENING, closing(connect(path)) as connection:
+            found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if isinstance(error, sqlite3.Error) and not is_damage(error):
+            raise
+        return str(error)
+    return None if found == "ok" else " ".join(found.split())
+
+
+def begin_after(path: Path, last_id: int) -> None:
+    """Makes a new file give ids above `last_id`. The caller owns it, and has prepared it."""
+    with OPENING, closing(connect(path)) as connection:
+        connection.execute("UPDATE state SET mark = ?, requeued = ?", (last_id, last_id))
+
+
+def waiting(path: Path) -> int:
+    """How many events are queued in a file that the caller owns and has prepared."""
+    with OPENING, closing(connect(path)) as connection:
+        state = counters.load(connection)
+        last = connection.execute("SELECT max(id) FROM queue").fetchone()[0]
+    return max(state.mark, last or 0) - state.removed
+
+
 def _open_log(path: Path, stack: ExitStack) -> Log | None:
     """The log of the file, if there is anything in it."""
     try:
@@ -133,6 +157,10 @@ def _check_log(connection: sqlite3.Connection, log: Log) -> None:
     """
     promised = log.last_commit()
     if not promised:
+        return
+    if is_alone():  # there is no room for what is moved
+        if log.has_gap():
+            raise LogBroken("a frame of its log is wrong, and more come behind it")
         return
     # What it moves it would move when the connection closes. Not RESTART: the log must stay.
     taken = max(0, connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
@@ -259,13 +287,25 @@ def _migrate(
 def load_migrations() -> Migrations:
     """The migrations, from inside the wheel or from the checkout an editable install points to."""
     migrations: Migrations
-    if importlib.util.find_spec("causality_sdk._migrations") is not None:
-        migrations = importlib.import_module("causality_sdk._migrations.queue").migrations
+    try:
+        # A statement, and not by name: what freezes programs looks for those.
+        from causality_sdk._migrations import (  # type: ignore[import-not-found,import-untyped,unused-ignore]
+            queue as module,
+        )
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("causality_sdk._migrations"):
+            raise
+    else:
+        migrations = module.migrations
         return migrations
     source = Path(__file__).parent.parent / "migrations" / "queue.py"
     spec = importlib.util.spec_from_file_location("causality_sdk._migrations_queue", source)
-    if spec is None or spec.loader is None:  # pragma: no cover - a .py path always has a loader
-        raise ImportError(f"no migrations at {source}")
+    if spec is None or spec.loader is None or not source.is_file():
+        raise QueueError(
+            "no queue file can be made or migrated: the module causality_sdk._migrations.queue is"
+            " missing. Put it into the frozen program (PyInstaller: --hidden-import"
+            " causality_sdk._migrations.queue), or install causality-sdk again"
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     migrations = module.migrations

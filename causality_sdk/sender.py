@@ -20,6 +20,7 @@ from causality_sdk.steps import SMALL_QUEUE, Parts, Steps, as_exception
 from causality_sdk.wakeup import Wakeup
 from causality_sdk.wire.base import Request, Response
 
+CLOSED = "the client was closed while flush() was waiting"
 RESTART_SECONDS = 1.0  # before a thread that could not be started is tried again
 
 
@@ -90,13 +91,20 @@ class Sender(Steps):
             finally:
                 self._starting.release()
 
-    def flush(self, *, timeout: float | None, retries: int) -> Flush:
+    @property
+    def _has_no_thread(self) -> bool:
+        return self._thread is None
+
+    def flush(self, *, timeout: float | None, retries: int, is_last: bool = False) -> Flush:
         """Tries to deliver all that is queued now; returns when that is done, given up or late.
 
         Waits for the thread, or takes the steps itself where there is none. `timeout` in seconds.
+        `is_last`: the sender is stopped afterwards.
         """
         deadline = None if timeout is None else self._clock() + timeout
-        flush = Flush(target=self._queue.last_id, retries=retries, deadline=deadline)
+        flush = Flush(
+            target=self._queue.last_id, retries=retries, deadline=deadline, is_last=is_last
+        )
         if self._is_interrupted_here():
             flush.complete(
                 RuntimeError(
@@ -108,9 +116,11 @@ class Sender(Steps):
         self.flushes.add(flush)
         self._wake.set()
         try:
-            if self._thread is None:
+            if self._over:
+                flush.complete(ClientClosed(CLOSED))
+            elif self._thread is None:
                 self._flush_here(flush)
-            elif self._over or self._start_again():
+            elif self._start_again():
                 flush.done.wait(timeout)
             else:
                 flush.complete(
@@ -134,7 +144,8 @@ class Sender(Steps):
         """Makes the thread try to deliver all that is queued, in `timeout` s; waits for nothing."""
         if self._thread is not None and self._queue.pending and not self._over:
             deadline = self._clock() + timeout
-            self.flushes.add(Flush(target=self._queue.last_id, retries=0, deadline=deadline))
+            target = self._queue.last_id
+            self.flushes.add(Flush(target=target, retries=0, deadline=deadline, is_last=True))
             self._wake.set()
 
     def abandon(self) -> None:
@@ -243,12 +254,22 @@ class Sender(Steps):
     def _end(self) -> None:
         with self._turn:
             if self.adoption is not None:
-                self.adoption.let_go()
-            self._courier.close()
-        self.flushes.end(ClientClosed("the client was closed while flush() was waiting"))
+                self._try_to(self.adoption.let_go)
+            self._try_to(self._courier.close)
         with self._end_lock:
             self._over = True
             callback, self._on_ended = self._on_ended, None
+        # After _over is set: a flush that is added later finds out by itself.
+        self.flushes.end(ClientClosed(CLOSED))
         if callback is not None:
-            callback()
+            self._try_to(callback)
         self._ended.set()
+
+    def _try_to(self, clean_up: Callable[[], None]) -> None:
+        """One thing to tidy that fails, such as a transport's close(), keeps no other from it."""
+        try:
+            clean_up()
+        except BaseException as error:
+            if not self._log.swallows(error):
+                raise
+            self._log.error("causality: the end of the sender met an error", cause=error)

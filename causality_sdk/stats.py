@@ -72,6 +72,13 @@ class QueueFileStats:
     program: str
     started_ms: int | None
     """When its owner took it; milliseconds since the epoch."""
+    elsewhere: int = 0
+    """Events in it that wait for another endpoint, wire or api key than this client's, as of the
+    last look at it. They stay there until a client with those options runs."""
+    destination: str = ""
+    """What those wait for."""
+    command: str = ""
+    """What sends them there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,8 @@ class Stats:
     queue_path: str = ""
     files: tuple[QueueFileStats, ...] = ()
     """All queue files of the app, in the order in which processes take them."""
+    elsewhere: int = 0
+    """Events in `files` that wait for another destination, and are in no other number here."""
 
 
 @dataclass(frozen=True, slots=True)

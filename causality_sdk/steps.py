@@ -27,6 +27,7 @@ from causality_sdk.throttle import Throttle
 from causality_sdk.turn import Turn
 from causality_sdk.wakeup import Wakeup
 
+NAMED = 3  # buried events in one line of the log
 IDLE_STEPS = 3  # in a row, that were due and did nothing: an event may just have come
 IDLE_PAUSE = 0.001  # seconds, doubled each time
 IDLE_MOST = 1.0
@@ -102,6 +103,11 @@ class Steps:
         self._hooks.report_lost(lost)
 
     @property
+    def _has_no_thread(self) -> bool:
+        """Whether callers of `flush()` take the steps."""
+        return True
+
+    @property
     def state(self) -> SenderState:
         """`idle`, `sending`, `offline` (no answer) or `blocked` (answers that take nothing)."""
         return self._state
@@ -153,7 +159,7 @@ class Steps:
         queue = self._queue
         now = self._clock()
         return now >= self._throttle.ready_at() and self._pacer.may_send(
-            now, queue.last_id, queue.pending, self.flushes.target
+            now, queue.last_id, queue.pending, self.flushes.target, queue.cap_in_events
         )
 
     def _may_adopt(self, now: float) -> bool:
@@ -170,7 +176,9 @@ class Steps:
     def _next_wait(self) -> float | None:
         now = self._clock()
         last_id = self._queue.last_id
-        due = self._pacer.due_at(last_id, self._queue.pending, self.flushes.target)
+        due = self._pacer.due_at(
+            last_id, self._queue.pending, self.flushes.target, self._queue.cap_in_events
+        )
         if due is not None:
             due = max(due, self._throttle.ready_at())
         if self._courier.unsettled:
@@ -184,7 +192,10 @@ class Steps:
         if sync_at is None or due is None:
             self.wake_at = last_id + 1  # the first event after a quiet time starts the timers
         else:
-            self.wake_at = self._pacer.wake_at(now)
+            paced = self._throttle.ready_at() > now
+            self.wake_at = self._pacer.wake_at(
+                now, last_id, self._queue.pending, self._queue.cap_in_events, paced=paced
+            )
         mend_at = None if self.mender is None else self.mender.due_at
         # Until then fewer events than batch_size wake nobody; from then on they do.
         lingers_until = self._pacer.lingers_until if self._pacer.lingers_until > now else None
@@ -269,7 +280,9 @@ class Steps:
         result = self._courier.deliver(
             self._pacer.cursor,
             most=self._limits.max_batch_events,
-            timeout=self.flushes.bounded(self._limits.timeout, self._clock()),
+            timeout=self.flushes.bounded(
+                self._limits.timeout, self._clock(), by_all=self._has_no_thread
+            ),
             counts=not self._throttle.is_at_once,
         )
         if result is None:
@@ -318,6 +331,7 @@ class Steps:
         if progress.delivered:
             self._succeeded(progress.delivered)
             self._outages.ended(self._clock(), self._queue.pending)
+        self._hooks.inherited(progress.inherited)
         self._orphan_fails = progress.failure is not None
         if progress.failure is not None:
             self.last_error = progress.failure.error
@@ -338,11 +352,13 @@ class Steps:
         self._worked = True
         buried = self._courier.settle()
         if buried:
-            self.flushes.count(buried=buried)
+            self.flushes.count(buried=len(buried))
+            more = ", …" if len(buried) > NAMED else ""
             self._log.warning(
-                "causality: events that were refused again and again while others passed, and are"
-                " dead letters now: %d; see client.dead_letters",
-                buried,
+                "causality: refused again and again while others passed, and dead letters now: %d,"
+                " %s; see client.dead_letters",
+                len(buried),
+                ", ".join(buried[:NAMED]) + more,
             )
 
     def _complain(self, error: Exception) -> None:

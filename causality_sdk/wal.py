@@ -9,6 +9,7 @@ other way round.
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -92,10 +93,12 @@ class Wal:
         self._mutex = threading.RLock()  # held for a whole checkpoint
         self._connection: sqlite3.Connection | None = None  # guarded by _mutex
         self._closed = False  # guarded by _mutex
+        self._is_shared = False  # the connection is the one that all use; guarded by _mutex
         self.written = 0  # bytes since the log last started over, estimated
         self.dirty_since: float | None = None  # clock at the first commit that is not synced
         self.track_at = math.inf  # clock at which track() checkpoints, unless the sender did
         self._hold_until = -math.inf  # clock before which no checkpoint is tried again
+        self._frames = self._synced_frames = 0  # in the log; and when it was synced; by _mutex
         self.on_pressure: Callable[[], object] | None = None  # wakes the sender; set once
         self._pressed = False  # on_pressure was called since the log last started over
 
@@ -138,7 +141,8 @@ class Wal:
         """Syncs the log, moves it into the database and lets it start over.
 
         Any thread, no lock held. False if another program's open read transaction kept it from
-        starting over. Raises `sqlite3.Error` when the disk refuses. Does nothing after `close()`.
+        starting over; it is synced all the same. Raises `sqlite3.Error` when the disk refuses. Does
+        nothing after `close()`.
         """
         with self._mutex:
             return self._checkpoint()
@@ -161,17 +165,37 @@ class Wal:
             connection = self._connected()
             # Most of it with nobody held up. It never lets a busy writer's log start over. Twice:
             # what came during the first pass would be synced with the lock held.
-            for _ in range(2):
+            for _ in range(0 if self._is_shared else 2):
                 with self._write_lock:
                     self._let_go_locked()  # it would not move what was written since
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             with self._write_lock, self._reading:
                 busy = self._restart_locked(connection)
+                frames = self._frames
+            if busy and (frames < 0 or frames != self._synced_frames):
+                # Somebody's open reader pins it, maybe for hours: what SQLite cannot move it
+                # does not sync, either.
+                self._sync()
+            self._synced_frames = frames if busy else 0
         except BaseException:
             self._hold_until = hold_until
             raise
         self._hold_until = hold_until if busy else -math.inf
         return not busy
+
+    def _sync(self) -> None:
+        """Syncs the log where it lies. Raises `sqlite3.Error`."""
+        try:
+            # SQLite has no lock on this file that a close could drop.
+            descriptor = os.open(f"{self._path}-wal", os.O_RDWR | getattr(os, "O_BINARY", 0))
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            return  # it was deleted, or moved away: found out by others
+        except OSError as error:
+            raise sqlite3.OperationalError(f"its log cannot be synced: {error}") from error
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -192,6 +216,7 @@ class Wal:
         """Moves the tail; True if the log cannot start over."""
         self._let_go_locked()
         busy, frames, moved = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        self._frames = frames
         # -1 is of a database without a log (in memory), or of one that another program is just
         # moving: then nothing is known.
         if frames == moved and (frames >= 0 or not busy):
@@ -247,6 +272,10 @@ class Wal:
         """Whether this very thread is in the middle of a checkpoint."""
         return is_held_here(self._mutex)
 
+    def share(self, connection: sqlite3.Connection) -> None:
+        """Checkpoints with this connection, which others use with the write lock held."""
+        self._connection, self._is_shared = connection, True
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """No checkpoint is under way, and none begins. Before any other lock is taken."""
@@ -265,7 +294,9 @@ class Wal:
     def attach(self, path: Path) -> None:
         """Goes on with the file at `path`, whose log is empty. With `held` and the write lock."""
         self._path, self._connection, self._closed = path, None, False
+        self._is_shared = False
         self.written, self.dirty_since, self._hold_until = 0, None, -math.inf
+        self._synced_frames = 0
         self._pressed = False
 
     def hold(self) -> None:

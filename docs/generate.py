@@ -504,7 +504,7 @@ def cli_page() -> str:
         "| code | meaning |\n| --- | --- |\n| `0` | Success. |",
         *(f"| {code(each.default)} | {cell(each.meaning)} |" for each in attributes(
             owner, [node for node in owner.tree.body if not _is_private(node)]
-        )),
+        ) if each.meaning),
         "",
         "## Options that commands share\n",
     ]  # fmt: skip
@@ -518,8 +518,8 @@ def cli_page() -> str:
         "A flag wins over the environment (`CAUSALITY_` and the name of the option in",
         "[the table of options](config.md); `CAUSALITY_HEADERS` and `CAUSALITY_PROXIES` hold a",
         "JSON object, `CAUSALITY_API_KEY_FILE` and `CAUSALITY_CONFIG` a path), that over the",
-        "config file, and that over the default. Commands that need neither a client nor a queue",
-        "have only those for output.\n",
+        "config file, and that over the default. Every command with a client or a queue takes all",
+        "of them; its help shows those that it uses, and `--help-all` the others.\n",
         *_options_table(shared, click),
     ]
     names = {parameter.name for parameter in shared}
@@ -529,12 +529,19 @@ def cli_page() -> str:
         lines += [inspect.cleandoc(command.help or "").replace("\b\n", "") + "\n"]
         if any(isinstance(each, click.Option) for each in own):
             lines += _options_table(own, click)
+        used = [
+            each.opts[0]
+            for each in shared
+            if is_client_option(each) and each in command.params and command.shown(each)
+        ]
+        if used:
+            lines += [f"And of those above: {', '.join(map(code, used))}.\n"]
         examples = (command.epilog or "").replace("\b\n", "").partition(":\n")[2]
         lines += ["```console", inspect.cleandoc("\n" + examples), "```\n"]
     return "\n".join(lines)
 
 
-_SHARED = ("config", "api_key_file", "gzip", "as_json", "quiet", "verbose")
+_SHARED = ("as_json", "quiet", "verbose", "help_all")
 
 
 def _is_private(node: ast.stmt) -> bool:

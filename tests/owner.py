@@ -20,7 +20,10 @@ import sqlite_utils, filelock
 print("ready", flush=True)
 for line in sys.stdin:
     base = Path(line.rstrip())
-    claimed = claim(base, schema.Destination("http://here", "causality", "key"))
+    takes = base.name.startswith("+")
+    base = base.with_name(base.name.removeprefix("+"))
+    here = schema.Destination("http://here", "causality", "key")
+    claimed = claim(base, here, take_over=takes)
     queue = Queue(claimed.lease.path, max_events=10**6, max_bytes=10**9)
     queue.append(b"x")
     print(claimed.lease.path.name, flush=True)
@@ -60,6 +63,10 @@ class Owner:
         self.wait_until_ready()
         self.start(base)
         return self.claimed()
+
+    def take_over(self, base: Path) -> str:
+        """The same with a file of another destination."""
+        return self.take(base.with_name("+" + base.name))
 
     def kill(self) -> None:
         """SIGKILL: nothing of it runs any more."""

@@ -139,6 +139,50 @@ def test_a_file_of_another_destination_is_left_as_it_is(base: Path, payloads: li
     assert orphan.read_bytes() == before
 
 
+def test_a_copy_of_a_file_that_was_adopted_here_is_delivered_too(base: Path) -> None:
+    """Machines cloned with a queue in the image: the file of one is put beside that of another."""
+    first, copy, other = (base.with_name(f"queue.{number}.db") for number in (1, 2, 9))
+    leave(first, [])
+    image = first.read_bytes()
+    leave(other, [])
+    lease = ownership.acquire(other)  # of a process that lives: notes are kept as long as it does
+    assert lease is not None
+    with simulate(base) as simulation:
+        simulation.run(60)
+        assert files(base) == ["queue.db", "queue.9.db"]
+        copy.write_bytes(image)
+        leave(copy, [event(number) for number in range(50)])
+        simulation.run(60)
+        assert not copy.exists()
+        assert len(simulation.arrived) == 50
+        assert residual(simulation.queue) == 0
+        assert simulation.queue.snapshot()[0].acknowledged == 50
+    lease.release()
+
+
+def test_a_copy_of_our_own_file_is_delivered_and_counted(base: Path) -> None:
+    copy = base.with_name("queue.1.db")
+    with simulate(base) as simulation:
+        simulation.queue.checkpoint()
+        copy.write_bytes(base.read_bytes())
+        leave(copy, [event(number) for number in range(5)])
+        simulation.run(60)
+        assert not copy.exists()
+        assert simulation.queue.snapshot()[0].acknowledged == 5
+        assert residual(simulation.queue) == 0
+
+
+def test_on_a_full_disk_no_orphan_is_opened(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log would need room: to be mended, and to be mapped into memory."""
+    leave(base.with_name("queue.1.db"), [event(1)])
+    monkeypatch.setattr("causality_sdk.place.is_nearly_full", lambda _directory: True)
+    with simulate(base) as simulation:
+        assert simulation.sender.adoption is not None
+        simulation.sender.adoption.step()
+        assert simulation.sender.adoption.due_at > simulation.clock()
+    assert files(base) == ["queue.db", "queue.1.db"]
+
+
 def test_a_damaged_orphan_is_left_alone_and_told_of_once(
     base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,7 +14,8 @@ from disk import HERE, ask, opened, tell
 from owner import Owner
 
 from causality_sdk import ownership, schema
-from causality_sdk.claim import Claim, claim, fingerprint
+from causality_sdk.claim import Claim, claim
+from causality_sdk.destination import fingerprint
 from causality_sdk.errors import QueueError
 from causality_sdk.schema import Destination
 
@@ -75,7 +76,7 @@ def test_a_file_of_another_destination_is_neither_taken_nor_changed(base: Path) 
     for name, other in (
         ("queue.db", HERE._replace(endpoint="http://localhost")),
         ("queue.1.db", HERE._replace(wire="other")),
-        ("queue.2.db", HERE._replace(key_fingerprint="other")),
+        ("queue.2.db", HERE._replace(key_fingerprint="other").bound()),
     ):
         base.parent.mkdir(exist_ok=True)
         schema.prepare(base.with_name(name), other)
@@ -85,7 +86,8 @@ def test_a_file_of_another_destination_is_neither_taken_nor_changed(base: Path) 
     before = [base.with_name(name).read_bytes() for name in names]
     with claimed(base) as found:
         assert found.lease.path.name == "queue.3.db"
-        assert [path.name for path in found.others] == names
+        assert [each.path.name for each in found.others] == names
+        assert [each.pending for each in found.others] == [1, 1, 1]
         assert [base.with_name(name).read_bytes() for name in names] == before
         for name in names:
             lease = ownership.acquire(base.with_name(name))
@@ -104,10 +106,10 @@ def test_an_empty_file_of_another_destination_is_made_ours(base: Path) -> None:
 
 def test_dead_letters_keep_a_file_with_its_destination(base: Path) -> None:
     base.parent.mkdir()
-    schema.prepare(base, HERE._replace(key_fingerprint="other"))
+    schema.prepare(base, HERE._replace(endpoint="http://localhost"))
     tell(base, "INSERT INTO dead_letters VALUES (1, 0, 'x', 0, 3, 400, 'no')")
     with claimed(base) as found:
-        assert found.others == (base,)
+        assert [(each.path, each.pending) for each in found.others] == [(base, 0)]
 
 
 def test_a_foreign_file_is_an_error_and_its_lock_is_let_go(base: Path) -> None:

@@ -89,10 +89,12 @@ class TestHelp:
         for each in found:
             assert unknown_command(each, main) is None
 
-    def test_nothing_to_do_shows_the_help_and_is_a_mistake(self) -> None:
-        result = run()
-        assert result.exit_code == 1
-        assert "Usage: causality" in result.output
+    @pytest.mark.parametrize("group", ["", "queue", "dead-letters"])
+    def test_a_group_alone_shows_its_help_on_stdout(self, group: str) -> None:
+        result = run(*group.split())
+        assert result.exit_code == 0
+        assert result.stdout.startswith("Usage: causality")
+        assert result.stdout == run(*group.split(), "--help").stdout
 
     def test_the_help_of_the_group_loads_no_command_and_nothing_slow(self) -> None:
         script = (

@@ -124,8 +124,15 @@ class TestStatus:
         assert (good["pending"], good["error"]) == (5, None)
         assert "queue.1.db cannot be read" in bad["error"]
 
-    def test_4_no_queue_at_all(self, shell: Shell) -> None:
-        assert "there is no queue file" in shell("queue", "status", code=4).err
+    def test_no_queue_yet_is_nothing_to_tell_of(self, shell: Shell) -> None:
+        result = shell("queue", "status")
+        assert result.out == ""
+        assert f"there is no queue file {shell.queue}: nothing was tracked here yet" in result.err
+        assert shell("queue", "status", "--json").json["files"] == []
+
+    def test_4_a_directory_in_place_of_the_file(self, shell: Shell) -> None:
+        result = shell("queue", "status", "--queue-path", shell.home, code=4)
+        assert f"{shell.home} is a directory; name the file in it: " in result.err
 
     def test_1_nobody_said_which(self, shell: Shell) -> None:
         result = shell("queue", "status", code=1, CAUSALITY_APP_ID="", CAUSALITY_QUEUE_PATH="")
@@ -182,10 +189,9 @@ class TestOwners:
     @pytest.mark.parametrize(
         ("arguments", "verb"),
         [
-            (("queue", "replay"), "replayed"),
             (("queue", "purge", "--yes"), "purged"),
             (("dead-letters", "requeue", "--all"), "changed (requeued)"),
-            (("dead-letters", "delete", "--yes"), "changed (deleted)"),
+            (("dead-letters", "delete", "--all", "--yes"), "changed (deleted)"),
         ],
     )
     def test_what_changes_a_live_queue_is_refused_and_the_owner_named(
@@ -251,7 +257,7 @@ class TestListAndExport:
         fill(shell)
         target = shell.home / "out.ndjson.gz"
         result = shell("queue", "export", "--output", target, "--type", "odd", "--json")
-        assert result.json == {"exported": 2, "damaged": 0, "file": str(target)}
+        assert result.json == {"exported": 2, "damaged": 0, "lost": 0, "file": str(target)}
         assert len(gzip.decompress(target.read_bytes()).splitlines()) == 2
         assert "is there already" in shell("queue", "export", "--output", target, code=1).err
         shell("queue", "export", "--output", target, "--force")
@@ -365,8 +371,8 @@ class TestADeadDisk:
         self, shell: Shell, copied: Path, collector: LoopbackCollector
     ) -> None:
         options = ("--queue-path", str(copied))
-        result = shell("queue", "replay", *options, code=1)
-        assert f"was written for {NOWHERE}" in result.err
+        result = shell("queue", "replay", *options, code=2)
+        assert f"wait for {NOWHERE}" in result.err
         assert collector.count == 0
         result = shell("queue", "replay", *options, "--endpoint", collector.endpoint, "--json")
         assert (result.summary["delivered"], result.summary["pending"]) == (50, 0)
@@ -434,8 +440,10 @@ class TestReplay:
                 second.track_many([Event("left", {"n": n}) for n in range(3)])
             result = shell("queue", "replay", "--json")
             assert result.summary["delivered"] == 3
-            assert f"queue.db cannot be replayed: process {os.getpid()}" in result.err
+            assert f"queue.db is delivered by process {os.getpid()}" in result.err
             assert first.stats().pending == 1
+            again = shell("queue", "replay")
+            assert "which has it open: nothing to do here" in again.err
         assert collector.count == 3
 
     def test_the_rate_is_kept(self, shell: Shell, collector: LoopbackCollector) -> None:
@@ -477,8 +485,23 @@ class TestReplay:
         result = shell("queue", "replay", "--json", code=2)
         assert (result.summary["delivered"], result.summary["pending"]) == (3, 2)
 
-    def test_4_when_there_is_no_file(self, shell: Shell) -> None:
-        shell("queue", "replay", code=4)
+    def test_nothing_to_do_is_success(self, shell: Shell) -> None:
+        result = shell("queue", "replay")
+        assert result.out == ""
+        assert "nothing was tracked here yet" in result.err
+        assert shell("queue", "replay", "--quiet").err == ""
+        assert shell("queue", "replay", "--json").summary["files"] == []
+
+    def test_quietly_it_says_nothing_of_what_the_next_run_may_mend(
+        self, shell: Shell, collector: LoopbackCollector
+    ) -> None:
+        fill(shell)
+        collector.down()
+        result = shell("queue", "replay", "--quiet", "--max-retries", "0", code=3)
+        assert (result.out, result.err) == ("", "")
+        collector.up()
+        collector.api_key = "another"
+        assert "check api_key" in shell("queue", "replay", "--quiet", code=2).err
 
     def test_a_long_replay_outlives_a_server_that_stumbles(
         self, shell: Shell, collector: LoopbackCollector
@@ -565,8 +588,10 @@ class TestDeadLetters:
         self, shell: Shell, collector: LoopbackCollector
     ) -> None:
         bury(shell, collector)
-        assert "Nobody is there to ask" in shell("dead-letters", "delete", code=1).err
-        assert shell("dead-letters", "delete", "--yes", "--json").json["deleted"] == 1
+        assert "which? Name them" in shell("dead-letters", "delete", "--yes", code=1).err
+        asked = shell("dead-letters", "delete", "--all", code=1).err
+        assert "Delete 1 event? It cannot be brought back. Nobody is there to ask" in asked
+        assert shell("dead-letters", "delete", "--all", "--yes", "--json").json["deleted"] == 1
         found = shell("queue", "status", "--json").json["files"][0]
         assert (found["buried"], found["dead_letters"]) == (1, 0)
 
@@ -650,8 +675,12 @@ class TestDoctor:
     def test_events_for_another_server_or_key(self, shell: Shell) -> None:
         fill(shell)
         (problem,) = self.problems(shell, "--offline", "--endpoint", NOWHERE)
-        assert f"and endpoint is {NOWHERE}" in problem["text"]
-        (problem,) = self.problems(shell, "--offline", CAUSALITY_API_KEY="new-key")
+        assert f"5 events in it wait for {shell.environ['CAUSALITY_ENDPOINT']}" in problem["text"]
+        assert f"no client with these options, for {NOWHERE}, takes them" in problem["text"]
+        shell("queue", "doctor", "--offline", CAUSALITY_API_KEY="new-key")
+        (problem,) = self.problems(
+            shell, "--offline", "--key-is-destination", CAUSALITY_API_KEY="new-key"
+        )
         assert "another api key" in problem["text"]
 
     def test_a_queue_near_its_cap(self, shell: Shell) -> None:
@@ -703,4 +732,6 @@ def test_bench_measures_and_leaves_nothing(shell: Shell, tmp_path: Path) -> None
     rates = shell("bench", *options).json["events_per_second"]
     assert set(rates) == {"track()", "track_many() of 200", "delivery"}
     assert all(rate > 0 for rate in rates.values())
+    delivery = shell("bench", "--events", "20", "--directory", place).out.splitlines()[-1]
+    assert delivery.split()[:2] == ["delivery", "20"]
     assert list(place.iterdir()) == []

@@ -10,6 +10,7 @@ import pytest
 from shell import KEY, Shell
 
 from causality_sdk import Config, ConfigError
+from causality_sdk.cli.option_words import PROGRAM_ONLY
 from causality_sdk.cli.options import ConfigOption, client_options
 from causality_sdk.cli.settings import FIELDS, Settings, flag_name
 
@@ -116,7 +117,7 @@ class TestFlags:
         def command() -> None: ...
 
         options = {each.field: each for each in command.params if isinstance(each, ConfigOption)}
-        assert list(options) == list(FIELDS)
+        assert list(options) == [name for name in FIELDS if name not in PROGRAM_ONLY]
         assert set(Config.__dataclass_fields__) - set(FIELDS) == {
             "session", "transport", "logger", "on_delivered", "on_dropped", "on_error",
         }  # fmt: skip
@@ -129,7 +130,7 @@ class TestFlags:
         arguments = [
             "--batch-size", "7", "--flush-interval", "7.5", "--attempt-timeout", "3",
             "--overflow", "reject", "--durability", "power", "--gzip", "--no-verify-placeholder",
-            "--header", "X-Tenant=a=b", "--proxy", "https=http://u:hidden@p:1", "--strict",
+            "--header", "X-Tenant=a=b", "--proxy", "https=http://u:hidden@p:1", "--take-over",
             "--queue-path", "x.db", "--verify", "no",
         ]  # fmt: skip
         arguments.remove("--no-verify-placeholder")
@@ -138,7 +139,7 @@ class TestFlags:
         assert values == {
             "batch_size": 7, "flush_interval": 7.5, "timeout": 3.0, "overflow": "reject",
             "durability": "power", "compression": "gzip", "headers": {"X-Tenant": "***"},
-            "proxies": {"https": "http://...@p:1"}, "strict": True, "queue_path": "x.db",
+            "proxies": {"https": "http://...@p:1"}, "take_over": True, "queue_path": "x.db",
             "verify": False,
         }  # fmt: skip
 

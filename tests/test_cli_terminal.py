@@ -6,13 +6,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shell import KEY, Shell, ndjson, terminal
 
+from causality_sdk.cli.observed import ObservedTransport
+from causality_sdk.cli.output import Output
 from causality_sdk.testing import LoopbackCollector
+from causality_sdk.wire.base import Request, Response
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
 
@@ -51,6 +55,63 @@ def test_track_counts_what_a_person_types(shell: Shell, collector: LoopbackColle
     assert screen.process.returncode == 0, text
     assert "1 event queued; 1 delivered, 0 waiting" in text
     assert collector.count == 1
+
+
+def test_a_person_is_told_what_the_command_waits_for(tmp_path: Path) -> None:
+    """With a server that refuses connections; each attempt has its line, the last is the error."""
+    with terminal(Shell(tmp_path), "send", "x", "--max-retries", "2") as screen:
+        text = screen.read_to_end()
+    assert screen.process.returncode == 3
+    assert "attempt 1 of 3: 127.0.0.1:9 refuses the connection" in text
+    assert "attempt 2 of 3: " in text
+    assert "attempt 3 of 3: " not in text
+    assert "Error:" in text
+
+
+class TestWaiting:
+    """The words while an answer does not come, on a clock of the test."""
+
+    def told(self, out: Output, capsys: pytest.CaptureFixture[str]) -> str:
+        class Slow:
+            def send(self, _request: Request, _timeout: float) -> Response:
+                for call in due:
+                    call()
+                return Response(200, {}, b"")
+
+            def close(self) -> None: ...
+
+        class AtOnce:
+            """Is due as soon as somebody waits."""
+
+            def __init__(self, _seconds: float, call: Callable[[], Any]) -> None:
+                self._call = call
+
+            def start(self) -> None:
+                due.append(self._call)
+
+            def cancel(self) -> None: ...
+
+        due: list[Callable[[], Any]] = []
+        transport = ObservedTransport(Slow(), out, attempts=4, alarm=AtOnce)
+        transport.send(Request(path="/", method="GET", body=b""), 10.0)
+        return capsys.readouterr().err
+
+    def test_are_for_a_terminal(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.told(Output(), capsys) == ""
+        monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+        assert "waiting for the server, up to 10 s (attempt 1 of 4)" in self.told(Output(), capsys)
+        assert self.told(Output(quiet=True), capsys) == ""
+        assert self.told(Output(as_json=True), capsys) == ""
+
+
+def test_a_single_event_leaves_nothing_above_its_key(
+    shell: Shell, collector: LoopbackCollector
+) -> None:
+    with terminal(shell, "track", "x") as screen:
+        text = screen.read_to_end()
+    assert text.split() == collector.keys
 
 
 def test_replay_shows_a_bar_and_a_summary(shell: Shell, collector: LoopbackCollector) -> None:
@@ -96,8 +157,9 @@ def test_ctrl_c_at_a_question_changes_nothing(shell: Shell) -> None:
     with terminal(shell, "queue", "purge") as screen:
         screen.read_until("[y/N]")
         screen.interrupt_question()
-        screen.read_to_end()
+        text = screen.read_to_end()
     assert screen.process.returncode == 130
+    assert text.endswith("\n")
     assert shell("queue", "status", "--json").json["pending"] == 5
 
 
@@ -125,8 +187,47 @@ class TestCompletion:
         assert self.complete(shell, "causality tr") == ["track"]
         assert self.complete(shell, "causality queue ex") == ["export"]
         assert "--on-error" in self.complete(shell, "causality track --on")
+        assert self.complete(shell, "causality completion z") == ["zsh"]
+        wires = self.complete(shell, "causality track --wire ")
+        assert wires == ["causality", "causality-proto", "packtrack"]
         assert self.complete(shell, "causality track --on-error s") == ["stop", "skip"]
         assert self.complete(shell, "causality send --durability p") == ["process", "power"]
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "track --file ", "track --ndjson ", "send --file ", "queue import ", "demo --file ",
+            "queue export --output ", "track --config ", "track --api-key-file ",
+            "queue status --queue-path ", "bench --directory ",
+        ],
+    )  # fmt: skip
+    def test_the_shell_is_asked_for_names_of_files(self, shell: Shell, words: str) -> None:
+        result = subprocess.run(
+            [sys.executable, "-m", "causality_sdk"],
+            env=shell.environ
+            | {
+                "_CAUSALITY_COMPLETE": "bash_complete",
+                "COMP_WORDS": f"causality {words}ev",
+                "COMP_CWORD": str(len(words.split())+ 1),
+            },
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert result.stdout in ("file,ev\n", "dir,ev\n")
+
+    def test_apps_that_have_a_queue_here(self, shell: Shell) -> None:
+        for name in ("shop", "kiosk-7", "a/b"):
+            shell("track", "x", "--no-flush", "--app-id", name, CAUSALITY_QUEUE_PATH="")
+        assert self.complete(shell, "causality queue status --app-id ") == [
+            "a/b",
+            "kiosk-7",
+            "shop",
+        ]
+
+    @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+    def test_the_command_prints_what_the_variable_does(self, shell: Shell, name: str) -> None:
+        found = shell("completion", name).out
+        assert found.strip() == shell(_CAUSALITY_COMPLETE=f"{name}_source").out.strip()
+        assert "_CAUSALITY_COMPLETE" in found
 
     @pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
     def test_the_script_is_one_the_shell_can_read(self, shell: Shell, name: str) -> None:

@@ -101,7 +101,7 @@ class TestOneEvent:
         assert len(result.out.split()) == 1
 
     def test_switched_off_it_does_nothing(self, offline: Shell) -> None:
-        result = offline("track", "a", "--no-enabled")
+        result = offline("track", "a", CAUSALITY_ENABLED="false")
         assert result.out == ""
         assert "switched off" in result.err
         assert not offline.queue.exists()
@@ -137,7 +137,7 @@ class TestOneEvent:
     def test_what_the_queue_refuses_exits_with_1(self, offline: Shell) -> None:
         offline.queue.parent.mkdir()
         offline.queue.write_text("this is somebody's file, and no queue")
-        result = offline("track", "a", "--fallback", "memory", code=1)  # which would end with it
+        result = offline("track", "a", code=1, CAUSALITY_FALLBACK="memory")  # gone with the command
         assert "is not a causality queue" in result.err
 
 
@@ -232,8 +232,9 @@ class TestTheCap:
     def test_what_is_queued_makes_room_by_being_delivered(
         self, online: Shell, collector: LoopbackCollector
     ) -> None:
-        options = ("--max-queue-events", "700", "--no-start", "--json")
-        result = online("track", "--ndjson", "-", *options, stdin=ndjson(3000))
+        options = ("--max-queue-events", "700", "--json")
+        data = ndjson(3000)
+        result = online("track", "--ndjson", "-", *options, stdin=data, CAUSALITY_START="false")
         assert result.summary["queued"] == result.summary["delivered"] == 3000
         assert result.summary["evicted"] == 0
         assert [event["properties"]["n"] for event in collector.events] == list(range(3000))

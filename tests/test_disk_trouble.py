@@ -23,6 +23,15 @@ from causality_sdk.testing import LoopbackCollector
 
 ROOT = Path(__file__).resolve().parent.parent
 MKFS, STRACE = shutil.which("mkfs.ext4"), shutil.which("strace")
+KILLED = """
+import os, sys
+from causality_sdk import Client
+client = Client(api_key="test-key", endpoint=sys.argv[2], app_id="tests", queue_path=sys.argv[1],
+                start=False)
+for _ in range(50):
+    assert client.track("tick", {"text": "x" * 500})
+os._exit(0)
+"""
 posix_only = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
 
 
@@ -131,6 +140,100 @@ class TestAFullDisk:
             assert numbers == list(range(1100 - len(numbers), 1100))
             assert [drop.reason for drop in dropped] == ["buffer_full"]
 
+    def test_a_client_that_starts_on_it_delivers_what_waits_and_keeps_what_comes(
+        self, collector: LoopbackCollector, small_disk: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = small_disk / "q" / "queue.db"
+        with make(collector, path, close_timeout=0) as client:
+            keys = [client.track("tick", {"text": "x" * 500}) for _ in range(50)]
+        filler = small_disk / "filler"
+        fill(filler)
+        with make(collector, path) as client:
+            assert "is full: what is queued there is delivered" in caplog.text
+            assert client.stats().pending == 50
+            assert client.track("meanwhile") is None
+            assert client.stats().buffered == 1
+            client.flush(timeout=5)
+            assert collector.keys == keys
+            client.flush(timeout=5)
+            assert collector.duplicates == 0
+            filler.unlink()
+            assert client._pipeline is not None
+            assert client._pipeline._mender is not None
+            client._pipeline._mender._hold_until = 0.0
+            assert client.flush(timeout=10).remaining == 0
+            assert not client._pipeline.queue.is_alone
+            assert client.track("afterwards") is not None
+            assert client.flush(timeout=10).remaining == 0
+            stats = client.stats()
+            assert (stats.tracked, stats.acknowledged, stats.buffered) == (52, 52, 0)
+        types = [event["event_type"] for event in collector.events]
+        assert types == ["tick"] * 50 + ["meanwhile", "afterwards"]
+        assert collector.duplicates == 0
+
+    def test_one_that_was_killed_on_it_is_followed_by_one_that_delivers(
+        self, collector: LoopbackCollector, small_disk: Path
+    ) -> None:
+        """A log is there, and no room to move it."""
+        path = small_disk / "q" / "queue.db"
+        subprocess.run(
+            [sys.executable, "-c", KILLED, str(path), collector.endpoint],
+            check=True, timeout=60, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        fill(small_disk / "filler")
+        assert path.with_name("queue.db-wal").stat().st_size
+        with make(collector, path) as client:
+            assert client.stats().pending == 50
+            client.flush(timeout=5)
+        assert collector.count == 50
+
+    @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks there")
+    def test_a_client_that_met_it_leaves_no_file_open_after_its_end(
+        self, collector: LoopbackCollector, small_disk: Path
+    ) -> None:
+        """Else the next one in this process could not have the file."""
+        path = small_disk / "q" / "queue.db"
+        client = make(collector, path, close_timeout=0)
+        fill(small_disk / "filler", leave=500_000)
+        while client.track("tick", {"text": "x" * 5000}) is not None:
+            pass
+        fill(small_disk / "filler")
+        client.close()
+        opened = {os.path.realpath(number) for number in Path("/proc/self/fd").iterdir()}
+        assert not [name for name in opened if name.startswith(str(path))]
+        with make(collector, path) as after:
+            assert after.stats().pending > 0
+            after.flush(timeout=5)
+        assert collector.count > 0
+
+    def test_the_very_first_start_on_it_keeps_events_in_memory(
+        self, collector: LoopbackCollector, small_disk: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        filler = small_disk / "filler"
+        fill(filler)
+        path = small_disk / "q" / "queue.db"
+        with pytest.raises(QueueError):
+            make(collector, path, strict=True)
+        with make(collector, path) as client:
+            assert "make room on the disk; events wait in memory" in caplog.text
+            assert client.track("early") is None
+            assert client.stats().buffered == 1
+            assert isinstance(client.flush(timeout=1).error, QueueError)
+            assert "no queue" in repr(client)
+            filler.unlink()
+            assert client.flush(timeout=10).remaining == 0
+            assert client.track("late") is not None
+            assert client.flush(timeout=10).remaining == 0
+        assert [event["event_type"] for event in collector.events] == ["early", "late"]
+
+    def test_a_client_that_ends_on_it_says_what_it_loses(
+        self, collector: LoopbackCollector, small_disk: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        fill(small_disk / "filler")
+        with make(collector, small_disk / "q" / "queue.db") as client:
+            assert client.track("early") is None
+        assert "1 events are lost" in caplog.text
+
     def test_a_damaged_file_on_it_waits_for_room(
         self, collector: LoopbackCollector, small_disk: Path
     ) -> None:
@@ -144,7 +247,10 @@ class TestAFullDisk:
         filler = small_disk / "filler"
         fill(filler)
         with pytest.raises(QueueError, match="cannot be salvaged now"):
-            make(collector, path)
+            make(collector, path, strict=True)
+        with make(collector, path, close_timeout=0) as client:
+            assert client.track("meanwhile") is None
+            assert "cannot be salvaged now" in str(client.flush(timeout=1).error)
         filler.unlink()
         with make(collector, path) as client:
             client.flush(timeout=30)

@@ -80,11 +80,14 @@ def test_running_out_of_time_does_not_hide_why() -> None:
 
 
 def test_an_attempt_is_bounded_by_the_most_patient_flush() -> None:
-    assert added().bounded(10.0, now=100.0) == 10.0
-    assert added(flush(1, deadline=102.0)).bounded(10.0, now=100.0) == 2.0
-    assert added(flush(1, deadline=102.0), flush(1, deadline=104.0)).bounded(10.0, 100.0) == 4.0
-    assert added(flush(1, deadline=102.0), flush(1)).bounded(10.0, now=100.0) == 10.0
-    assert added(flush(1, deadline=99.0)).bounded(10.0, now=100.0) == SHORTEST_ATTEMPT
+    assert added().bounded(10.0, now=100.0, by_all=True) == 10.0
+    assert added(flush(1, deadline=102.0)).bounded(10.0, now=100.0, by_all=True) == 2.0
+    assert (
+        added(flush(1, deadline=102.0), flush(1, deadline=104.0)).bounded(10.0, 100.0, by_all=True)
+        == 4.0
+    )
+    assert added(flush(1, deadline=102.0), flush(1)).bounded(10.0, now=100.0, by_all=True) == 10.0
+    assert added(flush(1, deadline=99.0)).bounded(10.0, now=100.0, by_all=True) == SHORTEST_ATTEMPT
 
 
 def test_the_end_of_the_sender_ends_every_wait() -> None:

@@ -48,7 +48,7 @@ REPAIR = {"quarantine", "repair"}
 REFUSALS = {"batch", "bisection", "chance", "scout", "suspects"}
 ABOVE_CLIENT = CORE | WAY | DESTINATION
 ALL = ABOVE_CLIENT | {"schema", "pipeline", "client", "aio", "events", "events.*"}
-ALL |= {"holders", "packtrack", "packtrack.*"}
+ALL |= {"destination", "holders", "packtrack", "packtrack.*"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": {
         "aio",
@@ -62,20 +62,35 @@ ALLOWED: dict[str, set[str]] = {
         "stats",
     },
     "__main__": {"cli"},
+    "_pyinstaller": set(),
+    "_pyinstaller.*": {"__init__", "_pyinstaller", "cli"},
     "_version": set(),
-    "adoption": {"errors", "forking", "inheritance", "ownership", "queue", "schema"} | REPAIR,
+    "adoption": {"destination", "errors", "forking", "inheritance", "ownership", "passing", "place"}
+    | {"queue"}
+    | {"schema"}
+    | REPAIR,
     "aio": {"client", "committer", "dead_letters", "options", "replies"} | CORE,
     "backoff": set(),
     "batch": set(),
     "bisection": {"batch", "queue"},
     "buffer": {"errors", "wakeup"},
     "chance": set(),
-    "claim": {"errors", "filesystem", "forking", "ownership", "place", "repair", "schema"},
+    "claim": {
+        "destination",
+        "errors",
+        "filesystem",
+        "forking",
+        "ownership",
+        "place",
+        "repair",
+        "schema",
+    },
     "cli": ALL | {"cli.*", "testing", "testing.*"},
     "cli.*": ALL
     | {"cli", "cli.*", "connections", "counters", "header", "option_checks", "testing", "testing.*"}
-    | {"default_path", "option_names", "timestamps", "transactions"},
-    "client": ABOVE_CLIENT | {"debugging", "holders", "options", "pipeline"},
+    | {"default_path", "option_names", "timestamps"}
+    | {"damage", "place", "possession", "quarantine", "salvage", "transactions"},
+    "client": ABOVE_CLIENT | {"damage", "debugging", "holders", "options", "pipeline"},
     "committer": {"client", "errors", "pipeline", "replies"},
     "config": {"default_path", "errors", "option_checks", "option_names", "options"},
     "connections": set(),
@@ -86,6 +101,7 @@ ALLOWED: dict[str, set[str]] = {
     "damage": {"errors"},
     "dead_letters": {"queue"},
     "debugging": set(),
+    "destination": set(),
     "detached": set(),
     "default_path": {"errors"},
     "delivery": {"errors", "wire.base"},
@@ -98,12 +114,13 @@ ALLOWED: dict[str, set[str]] = {
     "flushing": {"errors", "wakeup"},
     "forking": set(),
     "group_commit": {"errors", "turn"},
-    "header": {"connections", "counters", "damage", "place", "quarantine", "recognition"},
-    "holders": {"ownership", "stats"},
+    "header": {"connections", "counters", "damage", "place", "possession", "quarantine"}
+    | {"recognition"},
+    "holders": {"destination", "ownership", "stats"},
     "hooks": {"logs", "stats"},
     "inheritance": {"dead_letters", "errors", "ownership", "queue", "wal"},
     "keys": set(),
-    "installation": {"errors", "forking"},
+    "installation": {"errors", "forking", "ownership", "possession"},
     "intake": {
         "connections",
         "counters",
@@ -117,20 +134,30 @@ ALLOWED: dict[str, set[str]] = {
     },
     "logs": set(),
     "mending": {"connections", "errors", "forking", "ownership", "place", "queue_file", "salvage"}
-    | {"schema"}
+    | {"possession", "schema"}
     | REPAIR,
-    "opening": {"claim", "config", "errors", "forking", "hooks", "ownership", "queue", "schema"}
-    | {"connections", "installation", "pacer", "place"}
+    "opening": {
+        "claim",
+        "config",
+        "destination",
+        "errors",
+        "forking",
+        "hooks",
+        "ownership",
+        "queue",
+    }
+    | {"connections", "damage", "installation", "pacer", "passing", "place"}
     | DESTINATION,
     "option_checks": {"errors"},
     "option_names": {"errors"},
     "options": set(),
     "outages": {"logs"},
-    "ownership": {"errors", "forking"},
+    "ownership": {"errors", "forking", "place", "possession"},
     "pacer": {"backoff", "errors"},
     "packtrack": {"errors", "packtrack.*"},
     "packtrack.attempts": {"backoff", "errors", "packtrack.config", "transport.base"} | PACKTRACK,
-    "packtrack.client": {"client", "errors", "event", "opening", "option_checks", "plain", "stats"}
+    "packtrack.client": {"client", "errors", "event", "forking", "opening", "option_checks"}
+    | {"plain", "stats"}
     | PACKTRACK
     | {"debugging", "options", "packtrack.*", "transport.base"},
     "packtrack.config": {"config", "errors", "option_checks", "option_names"}
@@ -142,17 +169,21 @@ ALLOWED: dict[str, set[str]] = {
     "packtrack.options": set(),
     "packtrack.rfc3339": {"errors", "plain"},
     "packtrack_logger": {
+        "cli.ending",
         "cli.exits",
         "packtrack.durations",
         "packtrack_logger.*",
         "wire.packtrack",
     },
-    "packtrack_logger.*": {"cli.exits", "errors", "event", "packtrack", "packtrack.*", "stats"}
+    "packtrack_logger.*": {"cli.exits", "cli.streams", "cli.words"}
+    | {"errors", "event", "packtrack", "packtrack.*", "stats"}
     | {"packtrack_logger", "packtrack_logger.*"},
     "pages": set(),
-    "pipeline": (CORE | WAY) - {"event"} | DESTINATION,
-    "place": {"errors", "quarantine"},
+    "pipeline": (CORE | WAY) - {"event"} | {"holders"} | DESTINATION,
+    "passing": set(),
+    "place": {"errors", "possession", "quarantine"},
     "plain": {"errors"},
+    "possession": set(),
     "quarantine": set(),
     "queue": {"counters", "intake", "queue_file", "runs", "transactions", "wal"},
     "queue_file": {"connections", "counters", "damage", "detached", "errors", "forking", "schema"}
@@ -166,12 +197,22 @@ ALLOWED: dict[str, set[str]] = {
         "counters",
         "forking",
         "pages",
+        "possession",
         "quarantine",
         "recognition",
         "schema",
     },
-    "schema": {"connections", "counters", "damage", "errors", "forking", "header", "pages"}
-    | {"place", "quarantine", "_migrations.*"},
+    "schema": {
+        "connections",
+        "counters",
+        "damage",
+        "destination",
+        "errors",
+        "forking",
+        "header",
+        "pages",
+    }
+    | {"place", "possession", "quarantine", "_migrations", "_migrations.*"},
     "scout": {"queue", "suspects"},
     "sender": {"errors", "flushing", "pacer", "steps", "wakeup", "wire.base"},
     "sigterm": {"errors"},

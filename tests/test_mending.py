@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disk import check, file_state, opened
+from disk import ask, check, file_state, opened
+from owner import Owner
 
 from causality_sdk import Client, Event, QueueError, quarantine
 from causality_sdk.testing import LoopbackCollector
@@ -355,3 +356,51 @@ class TestAFileThatIsGone:
             mender = client._opened().sender.mender
             assert mender is not None
             assert mender.step() is None
+
+
+@posix_only
+class TestALockFileThatIsDeleted:
+    """By what cleans up old files: it is written once, at the start."""
+
+    def test_is_made_again_and_the_file_stays_ours(
+        self, collector: LoopbackCollector, path: Path
+    ) -> None:
+        errors = Errors()
+        lock = path.with_name("queue.db.lock")
+        with make(collector, path, on_error=errors) as client:
+            client.track("before")
+            lock.unlink()
+            assert client.flush(timeout=10).remaining == 0
+            assert lock.exists()
+            assert client.stats().files[0].state == "owned"
+            assert "it is locked again" in str(errors[0])
+            with make(collector, path) as other:
+                assert Path(other.stats().queue_path).name == "queue.1.db"
+            assert client.track("after") is not None
+            assert client.flush(timeout=10).remaining == 0
+            assert len(errors) == 1
+            assert client.stats().acknowledged == 2
+        assert [event["event_type"] for event in collector.events] == ["before", "after"]
+
+    def test_after_which_another_process_took_the_file_is_no_longer_ours(
+        self, collector: LoopbackCollector, path: Path
+    ) -> None:
+        errors = Errors()
+        with make(collector, path, on_error=errors) as client, Owner() as other:
+            client.track("before")
+            path.with_name("queue.db.lock").unlink()
+            # What the other process adds is of another destination: with it the file is its own.
+            assert other.take_over(path) == "queue.db"
+            rows = ask(path, "SELECT id FROM queue")
+            client.flush(timeout=10)
+            assert Path(client.stats().queue_path).name == "queue.1.db"
+            assert "another process owns that now" in str(errors[0])
+            key = client.track("after")
+            assert key is not None
+            assert client.flush(timeout=10).remaining == 0
+            assert collector.keys == [key]
+            assert ask(path, "SELECT id FROM queue") == rows
+            stats = client.stats()
+            assert (stats.tracked, stats.acknowledged, stats.pending) == (1, 1, 0)
+            assert client.track("later") is not None
+            assert ask(path.with_name("queue.1.db"), "SELECT min(id) FROM queue") > rows[-1:]

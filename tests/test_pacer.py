@@ -56,15 +56,15 @@ def test_an_event_that_came_after_the_look_is_looked_at_at_once() -> None:
 def test_in_a_backoff_no_event_wakes_the_sender() -> None:
     failing = pacer()
     failing.failed(100.0, REFUSED)
-    assert failing.wake_at(100.5) == FOREVER
-    assert failing.wake_at(101.0) == 10
+    assert failing.wake_at(100.5, 0, 0) == FOREVER
+    assert failing.wake_at(101.0, 0, 0) == 10
 
 
 def test_batches_that_follow_each_other_fast_wait_until_they_are_full_or_for_a_moment() -> None:
     busy = pacer()
     assert busy.may_send(100.0, 10, 10, None)
     busy.went_through(100.01, after=0, last=10, left=False)
-    assert busy.wake_at(100.01) == 10 + 100
+    assert busy.wake_at(100.01, 10, 0) == 10 + 100
     assert not busy.may_send(100.01, 25, 15, None)
     assert busy.due_at(25, 15, None) == 100.0 + LINGER
     assert busy.due_at(110, 100, None) == -math.inf
@@ -77,8 +77,23 @@ def test_after_a_moment_batch_size_events_are_enough_again() -> None:
     busy.went_through(100.01, after=0, last=10, left=False)
     later = 100.0 + LINGER
     assert not busy.may_send(later, 15, 5, None)
-    assert busy.wake_at(later) == 10 + 10
+    assert busy.wake_at(later, 15, 5) == 10 + 10
     assert busy.may_send(later, 20, 10, None)
+
+
+def test_an_id_that_wakes_is_one_that_is_still_to_come() -> None:
+    """Ids behind the cursor may be those of evicted events: they make nothing due."""
+    capped = pacer()
+    assert capped.wake_at(100.0, 500, 3) == 500 + 7
+    assert capped.wake_at(100.0, 500, 30) == 501
+    assert capped.wake_at(100.0, 500, 3, paced=True) == FOREVER
+
+
+def test_a_queue_that_holds_less_than_a_batch_is_sent_before_it_is_full() -> None:
+    small = pacer()
+    assert not small.may_send(100.0, 3, 3, None, cap=8)
+    assert small.wake_at(100.0, 3, 3, cap=8) == 4
+    assert small.may_send(100.0, 4, 4, None, cap=8)
 
 
 def test_a_flush_does_not_wait_for_a_fuller_batch() -> None:

@@ -789,3 +789,44 @@ else:
         [sys.executable, "-c", script], check=True, timeout=60, cwd=Path(__file__).parent
     )
     assert len({found["message"] for found in server.events}) == 41
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_after_fork_waits_for_no_lock_and_shares_no_session_with_its_parent(
+    server: LoopbackPackTrack, tmp_path: Path
+) -> None:
+    """Else it waits for ever for a thread that is not there, and reads its parent's answers."""
+    script = f"""
+import os, requests
+from test_packtrack_client import KEY, event
+from causality_sdk.packtrack import PackTrackClient
+session = requests.Session()
+client = PackTrackClient(api_key=KEY, base_url={server.endpoint!r}, retries=0, session=session,
+                         start=False, queue_path={str(tmp_path / "queue.db")!r})
+client.ingest_event(event("parent"))
+client.track(event("tracked by parent"))
+before = session.get_adapter("http://").poolmanager
+client._lock.acquire()  # as a thread does that opens the queue at this moment
+client._shared._turn.acquire()  # and one that sends
+child = os.fork()
+if child:
+    client._lock.release()
+    client._shared._turn.release()
+else:
+    assert session.get_adapter("http://").poolmanager is not before
+who = "parent" if child else "child"
+for n in range(20):
+    client.track(event(f"{{who}} {{n}}"))
+    assert client.flush(20).delivered >= 1
+    client.ingest_event(event(f"{{who}} at once {{n}}"))
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    client.close()
+else:
+    client.close()
+    os._exit(0)
+"""
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, timeout=60, cwd=Path(__file__).parent
+    )
+    assert len({found["message"] for found in server.events}) == 2 + 2 * 40

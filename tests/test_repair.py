@@ -205,11 +205,11 @@ class TestTheDatabase:
         template, _ = in_database
         copy(template, path)
         overwrite(path, 20, bytes(80))
-        other = HERE._replace(key_fingerprint="another")
+        other = HERE._replace(endpoint="http://another")
         claimed = claim(path, other)
         try:
             assert claimed.lease.path != path
-            assert claimed.others == (path,)
+            assert [each.path for each in claimed.others] == [path]
             assert file_state(path)["mark"] == 600
         finally:
             claimed.lease.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -217,6 +218,52 @@ class TestWhenItCannot:
             assert queue.checkpoint()
             assert queue.wal.due_at() is None
             check(queue)
+
+    def test_under_a_foreign_reader_it_is_synced_all_the_same_once_for_each_change(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else a power cut would cost what came since the reader began, hours ago."""
+        clock = Clock()
+        synced: list[int] = []
+        sync = os.fsync
+
+        def seen(descriptor: int) -> None:
+            synced.append(os.fstat(descriptor).st_ino)
+            sync(descriptor)
+
+        with opened(path, clock=clock) as queue, foreign(path) as reader:
+            monkeypatch.setattr(os, "fsync", seen)
+            queue.append(b"a")
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM queue").fetchone()
+            for number in range(3):
+                queue.append(b"b")
+                clock.now += wal.SENDER_SECONDS
+                assert not queue.checkpoint()
+                assert synced == [path.with_name(path.name + "-wal").stat().st_ino] * (number + 1)
+                clock.now += wal.RETRY_SECONDS
+                assert not queue.checkpoint()
+                assert len(synced) == number + 1, "nothing came, and nothing is synced again"
+            reader.execute("COMMIT")
+            clock.now += wal.RETRY_SECONDS
+            assert queue.checkpoint()
+            assert len(synced) == 3
+            check(queue)
+
+    def test_a_log_that_cannot_be_synced_under_a_reader_is_an_error(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refused(_descriptor: int) -> None:
+            raise OSError(5, "Input/output error")
+
+        with opened(path, clock=Clock()) as queue, foreign(path) as reader:
+            queue.append(b"a")
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM queue").fetchone()
+            queue.append(b"b")
+            monkeypatch.setattr(os, "fsync", refused)
+            with pytest.raises(QueueError, match="its log cannot be synced"):
+                queue.checkpoint()
 
     def test_append_goes_on_under_a_foreign_reader_and_recovers(self, path: Path) -> None:
         clock = Clock()

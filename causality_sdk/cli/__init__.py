@@ -22,6 +22,7 @@ COMMANDS = {
     "config": ("causality_sdk.cli.config", "Show each option and where it comes from."),
     "demo": ("causality_sdk.cli.demo", "Show that a crash and an outage lose no event."),
     "bench": ("causality_sdk.cli.bench", "Measure the queue on this machine's disk."),
+    "completion": ("causality_sdk.cli.completion", "Print a script with which a shell completes."),
 }
 
 
@@ -31,22 +32,22 @@ COMMANDS = {
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Examples:
-  causality track purchase_complete order_id=A-1 total_cents:=1299 --user-id u-42
-  cat events.ndjson | causality track --ndjson -
+  causality track purchase_complete order_id=A-1 total_cents:=1299
+  cat events.ndjson | causality track -
   causality send --file events.json --gzip
   causality queue status
   causality track --help     what a command does, and its options
 
 \b
 Completion, for bash (zsh and fish alike):
-  eval "$(_CAUSALITY_COMPLETE=bash_source causality)"
+  eval "$(causality completion bash)"
 """,
 )
 @click.version_option(__version__, prog_name="causality")
 def main() -> None:
-    """The tracker that never loses an event: a durable queue in front of your event server.
+    """Track events through a durable queue, and look after that queue.
 
     Exit codes: 0 success, 1 wrong arguments or a failed check, 2 a network or server error that a
-    retry won't mend, 3 retries exhausted, 4 input that could not be read, 130 interrupted, 141
-    the reader of the output has gone.
+    retry won't mend, 3 retries exhausted, 4 input that could not be read, 5 output that could not
+    be written, 130 interrupted, 141 the reader of the output has gone.
     """

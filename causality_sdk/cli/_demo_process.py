@@ -23,6 +23,8 @@ import click
 from causality_sdk.cli._demo_plan import LOG
 from causality_sdk.config import ENV_PREFIX
 
+IS_CHILD = "_CAUSALITY_DEMO_CHILD"
+"""Set in the environment of the child."""
 PATIENCE = 60.0  # seconds without a word; then something is wrong
 
 
@@ -41,12 +43,12 @@ class Child:
         self._log = directory / LOG
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "causality_sdk.cli._demo_child"],
+                _command(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=directory,  # -m puts it first on the path; a module of the user's must not win
-                env=child_environment(os.environ),
+                env=child_environment(os.environ) | {IS_CHILD: "1"},
                 encoding="utf-8",
                 **_not_our_ctrl_c(),
             )
@@ -127,6 +129,13 @@ class Child:
     def _last_words(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else f"exit code {self._process.returncode}"
+
+
+def _command() -> list[str]:
+    """A frozen program has no interpreter to run a module: it starts itself, as `IS_CHILD` says."""
+    if getattr(sys, "frozen", False):
+        return [sys.executable, "demo"]
+    return [sys.executable, "-m", "causality_sdk.cli._demo_child"]
 
 
 def child_environment(environ: os._Environ[str] | dict[str, str]) -> dict[str, str]:

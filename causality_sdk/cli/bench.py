@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from causality_sdk.cli.exits import INVALID, CommandError
+from causality_sdk.cli.formatter import OurCommand
 from causality_sdk.cli.output import output, output_options, table
 from causality_sdk.client import Client
 from causality_sdk.config import Durability
@@ -23,12 +24,13 @@ _MANY = 500
 
 
 @click.command(
+    cls=OurCommand,
     epilog="""\b
 Examples:
   causality bench
   causality bench --directory /var/lib/kiosk --durability power --events 500
   causality bench --json
-"""
+""",
 )
 @click.option(
     "--events",
@@ -92,19 +94,22 @@ def measure(events: int, directory: Path, durability: Durability) -> dict[str, t
         ) as client,
     ):
         client.track("warm_up", properties)
+        client.flush()
         started = time.perf_counter()
         for _ in range(events):
             client.track("purchase", properties)
         found["track()"] = (events, time.perf_counter() - started)
-        many = [Event("purchase", properties)] * min(_MANY, events)
-        started = time.perf_counter()
-        for _ in range(max(1, events // len(many))):
-            client.track_many(many)
-        written = max(1, events // len(many)) * len(many)
-        found[f"track_many() of {len(many)}"] = (written, time.perf_counter() - started)
         started = time.perf_counter()
         report = client.flush()
-        found["delivery"] = (report.delivered, time.perf_counter() - started)
-        if report.error is not None or server.count != written + events + 1:
+        delivered = time.perf_counter() - started
+        if report.error is not None or server.count != events + 1:
             raise CommandError(f"the events did not all arrive: {report}", INVALID)
+        many = [Event("purchase", properties)] * min(_MANY, events)
+        times = max(1, events // len(many))
+        started = time.perf_counter()
+        for _ in range(times):
+            client.track_many(many)
+        name = f"track_many() of {len(many)}"
+        found[name] = (times * len(many), time.perf_counter() - started)
+        found["delivery"] = (report.delivered, delivered)
     return found

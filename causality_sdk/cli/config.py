@@ -5,20 +5,23 @@ Neighbours: `settings`. Invariant: the api key, values of headers and passwords 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
-import orjson
 
 from causality_sdk.cli.exits import INVALID
+from causality_sdk.cli.option_words import FILES, SERVER
 from causality_sdk.cli.options import CommandWithClient, client_options, settings
 from causality_sdk.cli.output import output, output_options, table
-from causality_sdk.cli.settings import shown
+from causality_sdk.cli.settings import Setting, shown, unknown_variables
+from causality_sdk.cli.words import json_text
 from causality_sdk.errors import ConfigError
 
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES | SERVER,
     epilog="""\b
 Examples:
   causality config
@@ -32,7 +35,8 @@ def command() -> None:
     """Show each option and where it comes from; the key masked.
 
     A flag wins over the environment, the environment over the config file, the file over the
-    default. Exits with 1 if a client could not be made of it, and says why.
+    default. Exits with 1 if a client could not be made of it, and says why. A variable that looks
+    like an option and is none is named, too.
     """
     out = output()
     options = settings()
@@ -41,10 +45,12 @@ def command() -> None:
         options.config()
     except ConfigError as error:
         problem = str(error)
+    unknown = unknown_variables(os.environ)
     document: dict[str, Any] = {
         "config_file": str(options.config_path),
         "config_file_exists": options.config_path.exists(),
         "problem": problem,
+        "unknown_variables": unknown,
         "options": {
             name: {
                 "value": shown(name, setting.value),
@@ -55,7 +61,11 @@ def command() -> None:
         },
     }
     rows = [
-        (name, _text(shown(name, setting.value)), " ".join((setting.source, setting.detail)))
+        (
+            name,
+            _text(shown(name, setting.value)),
+            " ".join((setting.source, _detail(name, setting))),
+        )
         for name, setting in options.values.items()
     ]
     there = "" if document["config_file_exists"] else " (not there)"
@@ -63,12 +73,22 @@ def command() -> None:
         document,
         f"{table(rows, ('option', 'value', 'from'))}\n\nconfig file: {options.config_path}{there}",
     )
+    if not out.as_json:
+        for name, meant in unknown.items():
+            hint = "" if meant is None else f"; did you mean {meant}?"
+            out.note(f"{name} is set, and is no option{hint}")
     if problem is not None:
-        out.problem(problem)
+        out.problem(problem, "ConfigError", INVALID)
         raise click.exceptions.Exit(INVALID)
+
+
+def _detail(name: str, setting: Setting) -> str:
+    if name == "overflow" and setting.source == "default":
+        return "(commands that fill a queue: reject)"
+    return setting.detail
 
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value or "-"
-    return "-" if value is None else orjson.dumps(value).decode()
+    return "-" if value is None else json_text(value)

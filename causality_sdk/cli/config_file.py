@@ -33,12 +33,12 @@ def read(path: Path, *, must_exist: bool) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"config file {path} cannot be read: {error.strerror or error}") from None
     try:
-        found: dict[str, Any] = tomllib.loads(text.decode("utf-8"))
+        found: dict[str, Any] = tomllib.loads(text.decode("utf-8-sig"))  # Windows marks it
     except tomllib.TOMLDecodeError as error:
         # Its words name the line and the column, never the text.
         raise ConfigError(f"config file {path} is not TOML: {error}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"config file {path} is not UTF-8") from None
+        raise ConfigError(f"config file {path} is not UTF-8; save it as UTF-8") from None
     return found
 
 

@@ -9,6 +9,7 @@ loopback, none of the `CAUSALITY_*` variables.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,11 +20,13 @@ from typing import NamedTuple
 
 import click
 
+from causality_sdk.cli import _demo_child
 from causality_sdk.cli import _demo_plan as plan
 from causality_sdk.cli._demo_judge import Evidence, Verdict, judge, read_queues
-from causality_sdk.cli._demo_process import PATIENCE, Child
+from causality_sdk.cli._demo_process import IS_CHILD, PATIENCE, Child
 from causality_sdk.cli._demo_screen import Screen, sentence, table
 from causality_sdk.cli.exits import INVALID, InputError
+from causality_sdk.cli.formatter import OurCommand
 from causality_sdk.event import Event
 from causality_sdk.testing import LoopbackCollector
 
@@ -31,20 +34,21 @@ LEAST_EVENTS = 20  # below it a phase would have nothing to do
 
 
 @click.command(
+    cls=OurCommand,
     epilog="""\b
 Examples:
   causality demo
   causality demo --file events.ndjson.gz --directory ./demo
   causality demo --json
-"""
+""",
 )
 @click.option(
     "--file",
     "file",
     type=click.Path(path_type=Path),
     default=plan.SAMPLE,
-    show_default="5,000 departures from New York",
-    help="Events to play, one JSON object a line, plain or gzip.",
+    help="Events to play, one JSON object a line, plain or gzip.  [default: 5,000 departures from"
+    " New York]",
 )
 @click.option(
     "--directory",
@@ -61,6 +65,9 @@ def command(file: Path, directory: Path | None, as_json: bool) -> None:
 
     Exits with 0 if nothing was lost, and with 1 otherwise.
     """
+    if os.environ.get(IS_CHILD):  # of a frozen program, see _demo_process
+        _demo_child.main()
+        return
     source = dict(plan.departures(file))
     if len(source) < LEAST_EVENTS:
         raise InputError(f"{file} holds {len(source)} events; the demo needs {LEAST_EVENTS}")
@@ -227,7 +234,7 @@ class Show:
             5,
             "server back",
             f"{marks.end:,} tracked, {server.count:,} delivered, {left:,} wait"
-            " (one acknowledgement got lost)",
+            " (one answer got lost)",
         )
 
     def _track(self, child: Child, count: int) -> int:

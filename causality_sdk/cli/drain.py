@@ -13,11 +13,14 @@ from typing import Any
 from causality_sdk.batch import BatchLimit
 from causality_sdk.cli.observed import ObservedTransport
 from causality_sdk.cli.output import Output
+from causality_sdk.cli.queue._elsewhere import here
 from causality_sdk.config import Config
+from causality_sdk.connections import MEMORY
 from causality_sdk.courier import Courier
 from causality_sdk.errors import ClientClosed, DeliveryError, ResponseError
 from causality_sdk.flushing import Flush
 from causality_sdk.hooks import Hooks
+from causality_sdk.mending import Mender
 from causality_sdk.opening import http_transport, make_pace
 from causality_sdk.pacer import Pacer
 from causality_sdk.queue import Queue
@@ -35,10 +38,11 @@ def wire_of(config: Config) -> Wire:
 
 
 def observed(config: Config, out: Output) -> Transport | None:
-    """For a client: a transport that tells of each attempt under `--verbose`, else the usual."""
-    if not out.verbose or not config.enabled:
+    """For a client: a transport that tells of each attempt, where somebody wants to know."""
+    if not (out.verbose or out.shows_progress) or not config.enabled:
         return None
-    return ObservedTransport(http_transport(config, wire_of(config)), out)
+    inner = http_transport(config, wire_of(config))
+    return ObservedTransport(inner, out, attempts=config.max_retries + 1)
 
 
 class Drain:
@@ -63,7 +67,7 @@ class Drain:
 
         def make_transport() -> Transport:
             inner = http_transport(config, meter.wire)
-            return ObservedTransport(inner, out, meter.wait)
+            return ObservedTransport(inner, out, meter.wait, attempts=config.max_retries + 1)
 
         hooks = Hooks(logger=config.logger, on_delivered=on_delivered)
         self._sender = Sender(
@@ -81,6 +85,10 @@ class Drain:
                 hooks=hooks,
             )
         )
+        if queue.path != MEMORY:  # what is found damaged as it is read is salvaged, as in a client
+            meant_for = here(config)
+            assert meant_for is not None  # noqa: S101 - a config has an endpoint
+            self._sender.mender = Mender(queue, None, None, meant_for, time.monotonic)
         self._queue = queue
 
     def run(self, deadline: float | None = None) -> Flush:

@@ -6,15 +6,19 @@ source and no more, and nobody has to guess which.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from causality_sdk.cli.event_source import Entry, EventSource, Source
+from causality_sdk.cli.completions import files
+from causality_sdk.cli.event_source import STDIN, Entry, EventSource, Source
 from causality_sdk.cli.ndjson import parse_json
+from causality_sdk.cli.output import output
 from causality_sdk.errors import EventError
 from causality_sdk.event import Event
 
@@ -36,27 +40,40 @@ class EventArguments:
     timestamp: str | None
     idempotency_key: str | None
 
-    @property
-    def is_stream(self) -> bool:
-        """Whether there may be many events."""
-        return self.event_type is None
-
     def source(self) -> Source:
         """Opens it. Raises `UsageError`, `InputError` and, for the one event, `EventError`."""
         given = [self.event_type, self.file, self.ndjson]
         if sum(each is not None for each in given) != 1:
             raise click.UsageError(
                 "give EVENT_TYPE and its properties, or --file, or --ndjson: one of the three"
+                " (for standard input: -)"
             )
-        if self.event_type is not None:
-            return SingleEvent(self._event(self.event_type))
+        if self.event_type is not None and self.event_type != STDIN:
+            event = self._event(self.event_type)
+            self._note_a_file(self.event_type)
+            return SingleEvent(event)
         if any((self.properties, self.properties_json, *self._fields().values())):
             raise click.UsageError(
-                "properties, --user-id and the like belong to EVENT_TYPE; a file has its own"
+                "properties, --user-id and the like belong to EVENT_TYPE; a file has its own, and"
+                " so has standard input (-)"
             )
-        if self.ndjson is not None:
-            return EventSource(self.ndjson, lines_only=True)
-        return EventSource(self.file or "")
+        path = self.ndjson or self.file or STDIN
+        source = EventSource(path, lines_only=self.ndjson is not None)
+        if path == STDIN and sys.stdin.isatty():
+            output().note("one event a line, as JSON; Ctrl-D ends it")
+        return source
+
+    @staticmethod
+    def _note_a_file(event_type: str) -> None:
+        try:
+            is_file = Path(event_type).is_file()
+        except (OSError, ValueError):
+            return  # no name that a file can have
+        if is_file:
+            output().note(
+                f"there is a file {event_type}, and this is one event of that type; for the events"
+                f" in it: --file {event_type}"
+            )
 
     def _fields(self) -> dict[str, str | None]:
         return {
@@ -97,7 +114,7 @@ class SingleEvent:
 def event_options(command: _Command) -> _Command:
     """Adds them; the command gets one argument, `events`."""
     decorators = (
-        click.argument("event_type", required=False),
+        click.argument("event_type", required=False, metavar="[EVENT_TYPE | -]"),
         click.argument("properties", nargs=-1, metavar="[KEY=VALUE | KEY:=JSON]..."),
         click.option(
             "--properties", "properties_json", metavar="JSON", help="Properties, as one object."
@@ -117,12 +134,14 @@ def event_options(command: _Command) -> _Command:
         ),
         click.option(
             "--file",
+            shell_complete=files,
             metavar="FILE",
             help="Events from a file: one, an array, or one a line; plain or gzip. - is standard"
             " input.",
         ),
         click.option(
             "--ndjson",
+            shell_complete=files,
             metavar="FILE",
             help="The same, always read as one event a line, however long it is.",
         ),
@@ -147,7 +166,7 @@ def parse_properties(pairs: tuple[str, ...], whole: str | None = None) -> dict[s
     found: dict[str, Any] = {}
     if whole is not None:
         try:
-            found = parse_json(whole.encode())
+            found = parse_json(_utf8(whole))
         except ValueError as error:
             raise EventError(f"--properties is {error}") from error
         if not isinstance(found, dict):
@@ -166,20 +185,43 @@ def parse_properties(pairs: tuple[str, ...], whole: str | None = None) -> dict[s
     return found
 
 
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("not UTF-8") from None
+
+
 def _json_value(name: str, text: str) -> Any:
     try:
-        return parse_json(text.encode())
+        return parse_json(_utf8(text))
     except ValueError as error:
         raise EventError(f"property {name!r} is {error}; for text use {name}=…") from error
 
 
 def _timestamp(text: str) -> datetime | int:
-    """Milliseconds, or a time with its zone."""
-    if text.isdigit():
-        return int(text)
+    """Milliseconds, or a time with its zone. Raises `EventError`, in the words of a shell."""
+    if text.isdecimal() and text.isascii():
+        number = int(text)
+        if number < _MILLISECONDS_OF_2001:
+            raise EventError(
+                f"timestamp {text} is in milliseconds, and so a time in"
+                f" {1970 + number // 31_556_952_000}; for seconds write {text}000"
+                " (date +%s000)"
+            )
+        return number
     try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00"))
+        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         raise EventError(
             f"timestamp {text!r} is neither milliseconds nor ISO 8601 (2026-11-21T08:30:00Z)"
         ) from None
+    if found.tzinfo is None:
+        whole = found.isoformat()
+        raise EventError(
+            f"timestamp {text!r} has no time zone; write {whole}Z for UTC, or {whole}+02:00"
+        )
+    return found
+
+
+_MILLISECONDS_OF_2001 = 10**12  # what is less were seconds

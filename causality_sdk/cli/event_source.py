@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from causality_sdk.cli import streams
 from causality_sdk.cli.exits import InputError
-from causality_sdk.cli.ndjson import event_of, parse_event, parse_json
+from causality_sdk.cli.ndjson import MARKS, event_of, parse_event, parse_json, without_mark
 from causality_sdk.event import Event
 
 CHUNK_LINES = 1000  # of one chunk, which is one transaction
@@ -72,6 +73,8 @@ class EventSource:
         self.unit = "line"
         self.length: int | None = None
         self._lines_only = lines_only
+        if path == "":
+            raise InputError("the name of the file is empty; - is standard input")
         self._file = _stdin() if path == STDIN else self._open(Path(path))
         self._fd = _descriptor(self._file) if path == STDIN else None
         self._read: Callable[[], bytes] = self._read_some
@@ -103,8 +106,9 @@ class EventSource:
             file = path.open("rb")
             if path.is_file():  # else a pipe, which has no length
                 self.length = path.stat().st_size
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:  # ValueError: no name that a file can have
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{path} cannot be read: {reason}") from error
         return file
 
     def _read_some(self) -> bytes:
@@ -115,15 +119,27 @@ class EventSource:
 
     def _head(self) -> bytes:
         """What comes first, up to the end of the first line that is not empty."""
-        head = self._read()
-        while len(head) == 1 and (more := self._read()):
-            head += more
+        head = self._begun()
         if head.startswith(_GZIP):  # a name proves nothing
             unpacked = gzip.GzipFile(fileobj=_Rejoined(head, self._read_some))  # type: ignore[call-overload]
             self._read = lambda: bytes(unpacked.read1(_READ))
             self._fd = None  # whether there is more, the pipe does not tell
-            head = self._read()
-        while b"\n" not in head.lstrip() and len(head) < LINE_BYTES and (more := self._read()):
+            head = self._begun()
+        head = without_mark(head, self.name)
+        while head and b"\n" not in head.lstrip() and len(head) < LINE_BYTES:
+            more = self._read()
+            if not more:
+                break
+            head += more
+        return head
+
+    def _begun(self) -> bytes:
+        """The first bytes: enough of them to tell what it is."""
+        head = self._read()
+        while any(len(head) < len(m) and m.startswith(head) for m in (_GZIP, *MARKS)):
+            more = self._read() if head else b""
+            if not more:
+                break
             head += more
         return head
 
@@ -248,6 +264,8 @@ def _entry(number: int, parse: Callable[[Any], Event], found: Any) -> Entry:
 
 
 def _stdin() -> BinaryIO:
+    if streams.current().stdin_closed:
+        raise InputError("standard input is closed; give it a file, or a pipe")
     return sys.stdin.buffer
 
 

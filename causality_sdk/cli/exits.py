@@ -13,20 +13,29 @@ import click
 from causality_sdk.errors import ResponseError, TransportError
 
 INVALID: Final = 1
-"""Wrong arguments, events that cannot be sent, a check that failed."""
-FAILED: Final = 1
-"""The machine's trouble: a queue that cannot be opened, or is somebody else's."""
+"""Wrong arguments, events that cannot be sent, a check that failed, or a queue that cannot be used:
+it is not writable, is somebody else's, or its disk is full."""
+FAILED: Final = INVALID  # the name where it is the machine's fault
 REFUSED: Final = 2
 """The network or the server failed in a way that a retry won't mend."""
 RETRIES_EXHAUSTED: Final = 3
 """It may work later."""
 UNREADABLE: Final = 4
 """Input could not be read or parsed."""
+UNWRITABLE: Final = 5
+"""The output could not be written, as on a full disk; what was asked is done all the same."""
 INTERRUPTED: Final = 130
 """Ctrl-C: 128 + SIGINT, as shells count."""
 CLOSED_PIPE: Final = 141
 """Whoever read the output has gone: 128 + SIGPIPE, as shells count."""
 
+_KINDS = {
+    INVALID: "CommandError",
+    REFUSED: "DeliveryError",
+    RETRIES_EXHAUSTED: "DeliveryError",
+    UNREADABLE: "InputError",
+    UNWRITABLE: "OutputError",
+}
 _LATER = frozenset({408, 425, 429})  # of the 4xx, those that speak of the moment
 
 
@@ -34,14 +43,20 @@ class InputError(click.ClickException):
     """Input that could not be read or parsed. Names the file, the line where there is one."""
 
     exit_code = UNREADABLE
+    kind = "InputError"
 
 
 class CommandError(click.ClickException):
     """Anything else that ends a command, with its exit code."""
 
-    def __init__(self, message: str, exit_code: int = INVALID) -> None:
+    def __init__(
+        self, message: str, exit_code: int = INVALID, *, kind: str = "", fix: str = ""
+    ) -> None:
+        """`kind` and `fix` are for `--json`: the name of the error, and what would mend it."""
         super().__init__(message)
         self.exit_code = exit_code  # type: ignore[misc]  # one class, a code for each error
+        self.kind = kind or _KINDS.get(exit_code, "CommandError")
+        self.fix = fix
 
 
 def delivery_code(error: Exception | None) -> int:

@@ -53,7 +53,7 @@ class Feed:
     def run(self, source: Source) -> None:
         """Until the end of the source. Raises `ClickException` and what `put` raises."""
         self._name = source.name
-        shown = self._out.shows_progress
+        shown = self._out.shows_progress and source.is_stream
         with Progress(self._verb, source.length, shown=shown) as progress:
             for chunk in source.chunks():
                 self._unit = source.unit
@@ -68,6 +68,8 @@ class Feed:
 
     def so_far(self) -> str:
         """For messages: how far it came."""
+        if not self.line:
+            return f"nothing was {self._verb}"
         return f"{count(self.taken)} up to {self._unit} {self.line} {self._verb}"
 
     # ------------------------------------------------------------------ inside
@@ -137,14 +139,18 @@ class Feed:
 
     def _skipped(self, entry: Entry, error: ValueError) -> None:
         self.skipped += 1
-        self._out.problem(self._where(entry, error))
+        self._out.problem(self._where(entry, error), _kind(error))
         if self._out.as_json:
             self._out.json_line({"kind": "skipped", self._unit: entry.number, "error": str(error)})
 
     def _bad(self, entry: Entry, error: ValueError) -> CommandError:
         # What can be read and is no event is a mistake of whoever wrote it.
         code = INVALID if isinstance(error, EventError) else UNREADABLE
-        return CommandError(self._where(entry, error), code)
+        return CommandError(self._where(entry, error), code, kind=_kind(error))
 
     def _where(self, entry: Entry, error: ValueError) -> str:
         return f"{self._name}, {self._unit} {entry.number}: {error}" if self._name else str(error)
+
+
+def _kind(error: ValueError) -> str:
+    return "EventError" if isinstance(error, EventError) else "InputError"

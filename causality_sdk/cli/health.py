@@ -14,9 +14,12 @@ import click
 
 from causality_sdk.cli.drain import observed, wire_of
 from causality_sdk.cli.exits import REFUSED, RETRIES_EXHAUSTED, CommandError, delivery_code
+from causality_sdk.cli.option_words import SERVER
 from causality_sdk.cli.options import CommandWithClient, client_options, settings
 from causality_sdk.cli.output import Output, output, output_options
+from causality_sdk.cli.settings import FLAGS
 from causality_sdk.cli.track import warn_of_visible_key
+from causality_sdk.cli.words import in_shell
 from causality_sdk.config import Config
 from causality_sdk.delivery import why_not_well
 from causality_sdk.errors import ResponseError, TransportError
@@ -26,6 +29,7 @@ from causality_sdk.wire.base import Request, Response
 
 @click.command(
     cls=CommandWithClient,
+    uses=SERVER,
     epilog="""\b
 Examples:
   causality health
@@ -81,7 +85,7 @@ class Answer:
     def text(self) -> str:
         """In words."""
         if self.error is not None:
-            return str(self.error)
+            return in_shell(str(self.error), FLAGS)
         after = f"{self.status} after {self.seconds * 1000:.0f} ms"
         return f"well: {after}" if self.ok else f"not well: {after}; {self.trouble}"
 

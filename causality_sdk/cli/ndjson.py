@@ -6,6 +6,7 @@ be tracked as it is, but for its size; what cannot be is an `InputError` that na
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import re
@@ -25,6 +26,10 @@ from causality_sdk.option_names import FIELDS, meant
 from causality_sdk.timestamps import at
 
 _GZIP = b"\x1f\x8b"
+_UTF8_MARK = codecs.BOM_UTF8
+_WIDE_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+MARKS = (_UTF8_MARK, *_WIDE_MARKS)
+"""What a text may begin with to say in which encoding it is; programs of Windows write them."""
 _FIELDS = {
     "event_type", "properties", "timestamp_ms", "app_id", "device_id", "user_id", "session_id",
     "idempotency_key",
@@ -64,7 +69,8 @@ def parse_json(text: bytes) -> Any:
         except orjson.JSONDecodeError:
             pass  # the other one says better what is wrong
     try:
-        return json.loads(text, parse_int=_whole, parse_constant=_no_constant)
+        # Decoded here: the module would guess that other encodings are meant, line by line.
+        return json.loads(text.decode(), parse_int=_whole, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 ({error.reason} at byte {error.start + 1})") from error
     except json.JSONDecodeError as error:
@@ -122,6 +128,17 @@ def moment(text: str) -> datetime:
     return found
 
 
+def without_mark(head: bytes, name: str) -> bytes:
+    """The text behind a byte order mark, if it has one. Raises `InputError` unless it is UTF-8."""
+    if head.startswith(_WIDE_MARKS):
+        width = 32 if head.startswith(_WIDE_MARKS[:2]) else 16
+        raise InputError(
+            f"{name} is UTF-{width} text, and JSON is UTF-8; convert it: iconv -f UTF-{width} -t"
+            " UTF-8, or in PowerShell: Set-Content -Encoding utf8"
+        )
+    return head.removeprefix(_UTF8_MARK)
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         # A pipe cannot be read twice, and opening one would wait for its writer.
@@ -130,6 +147,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         with path.open("rb") as file, _decompressed(file) as lines:
             number = 0
             for number, line in enumerate(lines, 1):
+                line = without_mark(line, str(path)) if number == 1 else line
                 if line.strip():
                     yield number, line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -145,6 +163,8 @@ def _decompressed(file: BinaryIO) -> BinaryIO | gzip.GzipFile:
 
 
 def _whole(digits: str) -> Any:
+    if len(digits) > 20:  # Python reads no number of more than 4,300 digits
+        return digits
     value = int(digits)
     return value if _INT64 <= value < _UINT64 else digits
 

@@ -1,8 +1,9 @@
-"""The options that commands share: one flag for each field of `Config`, and those for output.
+"""The options that commands share: a flag for each field of `Config` that a shell has a use for.
 
 Neighbours: every command wears `client_options` and `output_options`; what was given is kept with
-click's context, for `settings()` here and for `output`. Invariant: a new field of `Config` gets its
-flag, its variable and its line in the help from here, without another word.
+click's context, for `settings()` here and for `output`; `option_words` says what a command uses.
+Invariant: a new field of `Config` gets its flag, its variable and its line in the help from here,
+without another word.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ast
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import Field
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,9 @@ from typing import Any, TypeVar, get_args
 import click
 
 from causality_sdk import config as config_module
+from causality_sdk.cli import completions
+from causality_sdk.cli.formatter import OurCommand
+from causality_sdk.cli.option_words import PROGRAM_ONLY, WORDS
 from causality_sdk.cli.settings import FIELDS, KEY_FILE, Settings, flag_name
 from causality_sdk.option_checks import parse_flag_or_text
 
@@ -29,7 +33,6 @@ _CHOICES = {
     "overflow": config_module.Overflow,
     "durability": config_module.Durability,
     "compression": config_module.Compression,
-    "fallback": config_module.Fallback,
 }
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -43,10 +46,13 @@ def settings(context: click.Context | None = None) -> Settings:
 def client_options(command: _Command) -> _Command:
     """Adds a flag for every field of `Config`, `--config` and `--api-key-file`."""
     for spec in reversed(FIELDS.values()):
-        command = _option(spec)(command)
+        if spec.name not in PROGRAM_ONLY:
+            command = _option(spec)(command)
     for decorator in (
         click.option(
             "--gzip",
+            cls=SharedOption,
+            field="compression",
             is_flag=True,
             default=None,
             expose_value=False,
@@ -55,6 +61,8 @@ def client_options(command: _Command) -> _Command:
         ),
         click.option(
             "--api-key-file",
+            cls=SharedOption,
+            field="api_key",
             type=click.Path(path_type=Path),
             metavar="FILE",
             expose_value=False,
@@ -63,6 +71,8 @@ def client_options(command: _Command) -> _Command:
         ),
         click.option(
             "--config",
+            cls=SharedOption,
+            field="",
             type=click.Path(path_type=Path),
             metavar="FILE",
             expose_value=False,
@@ -76,25 +86,24 @@ def client_options(command: _Command) -> _Command:
 
 def is_client_option(parameter: click.Parameter) -> bool:
     """Whether it is one of those above, which the help shows apart."""
-    return isinstance(parameter, ConfigOption)
+    return isinstance(parameter, SharedOption)
 
 
-class ConfigOption(click.Option):
-    """A flag for one field, whose help is the docstring of the field."""
+class SharedOption(click.Option):
+    """An option of every command that has to do with a field of `Config`; with all, if none."""
 
     def __init__(self, *args: Any, field: str, **options: Any) -> None:
         self.field = field
         super().__init__(*args, **options)
 
+
+class ConfigOption(SharedOption):
+    """A flag for one field, whose help is in `WORDS`, else the docstring of the field."""
+
     @property
     def help(self) -> str:
         """From the source of `Config`, which is read when a help is shown, and else not."""
-        text = _docstrings().get(self.field, "")
-        if self.field == "api_key":
-            text += (
-                " Other users of this machine see it in the list of processes: rather use"
-                " --api-key-file or CAUSALITY_API_KEY."
-            )
+        text = WORDS.get(self.field) or _docstrings().get(self.field, "")
         default = FIELDS[self.field].default
         if isinstance(default, (int, float)) and "default" not in text.lower():
             text += f"  [default: {str(default).lower() if default in (True, False) else default}]"
@@ -105,23 +114,52 @@ class ConfigOption(click.Option):
         pass
 
 
-class CommandWithClient(click.Command):
-    """Shows the flags of `Config` in a table of their own, below what is special to the command."""
+class CommandWithClient(OurCommand):
+    """Shows the flags of `Config` in a table of their own, and of them those that it `uses`."""
+
+    def __init__(self, *args: Any, uses: Collection[str] = (), **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.uses = frozenset(uses)
+        self.params.append(
+            click.Option(
+                ["--help-all"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_show_all,
+                help="Show this, and every option that there is.",
+            )
+        )
+
+    def shown(self, parameter: click.Parameter) -> bool:
+        """Whether the help has this option, or `--help-all` alone."""
+        field = parameter.field if isinstance(parameter, SharedOption) else ""
+        return field == "" or field in self.uses
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Two tables."""
         tables: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
         for parameter in self.get_params(ctx):
+            if not (ctx.meta.get(_ALL) or self.shown(parameter)):
+                continue
             record = parameter.get_help_record(ctx)
             if record is not None and isinstance(parameter, click.Option):
                 tables[is_client_option(parameter)].append(record)
         with formatter.section("Options"):
             formatter.write_dl(tables[0])
         if tables[1]:
-            with formatter.section(
-                "Options of the client (else CAUSALITY_<NAME>, the config file, the default)"
-            ):
+            with formatter.section("Options that CAUSALITY_<NAME> and the config file have, too"):
                 formatter.write_dl(tables[1])
+
+
+_ALL = "causality_sdk.help_all"
+
+
+def _show_all(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        context.meta[_ALL] = True
+        click.echo(context.get_help(), color=context.color)
+        context.exit()
 
 
 def _option(spec: Field[Any]) -> Callable[[_Command], _Command]:
@@ -150,6 +188,10 @@ def _option(spec: Field[Any]) -> Callable[[_Command], _Command]:
         options["type"] = click.Choice(get_args(_CHOICES[name]))
     elif name == "queue_path":
         options |= {"type": click.Path(path_type=Path), "metavar": "FILE"}
+    elif name == "wire":
+        options |= {"metavar": "NAME", "shell_complete": completions.wires}
+    elif name == "app_id":
+        options |= {"metavar": "NAME", "shell_complete": completions.app_ids}
     elif isinstance(default, (int, float)):
         options["type"] = type(default)
         options["metavar"] = "NUMBER"

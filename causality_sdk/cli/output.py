@@ -1,19 +1,28 @@
 """What a command prints: results on stdout, everything else on stderr; for people or for programs.
 
-Neighbours: every command. Invariant: with `--json`, stdout holds JSON and nothing else; without a
-terminal there is no control character.
+Neighbours: every command; `words` makes text fit to be shown, `tables` puts it into columns.
+Invariant: with `--json`, stdout and stderr hold lines of JSON and nothing else; without a terminal
+there is no control character.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-import orjson
 
+from causality_sdk.cli.ending import error_document
+from causality_sdk.cli.tables import table
+from causality_sdk.cli.words import age, count, escaped, in_shell, json_bytes, printable, size
+
+__all__ = [
+    "Output", "age", "count", "output", "output_options", "printable", "size", "styled", "table",
+]  # fmt: skip
+
+_CLEAR_LINE = "\r\x1b[K"
 _OUTPUT = "causality_sdk.output"  # where click's context keeps the three flags
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -50,37 +59,56 @@ class Output:
         if self.as_json:
             self.json_line(document)
         elif text is not None:
-            click.echo(text)
+            _say(text)
 
     def summary(self, document: Any, text: str) -> None:
         """What a command did that was not asked for words: quiet leaves the text out."""
         if self.as_json:
             self.json_line(document)
         elif not self.quiet:
-            click.echo(text)
+            _say(text)
+
+    def line(self, text: str) -> None:
+        """One line for people, which is fit to be shown, and may be styled."""
+        _say(text, safe=True)
 
     def json_line(self, document: Any) -> None:
         """One JSON document on a line of its own, at once: whoever reads it may act on it."""
-        click.echo(orjson.dumps(document, str))
+        click.echo(json_bytes(document))
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """What a person should know, and a program need not."""
         if not self.quiet:
-            click.echo(f"note: {text}", err=True)
+            text = _in_shell(text)
+            self._tell({"note": text}, text, styled("note:", "cyan"))
 
     def detail(self, text: str) -> None:
         """One step of the work."""
         if self.verbose:
-            click.echo(text, err=True)
+            self._tell({"detail": text}, text)
 
-    def problem(self, text: str) -> None:
-        """Something that is wrong, though the command goes on."""
-        click.echo(f"Error: {text}", err=True)
+    def problem(self, text: str, kind: str, code: int | None = None) -> None:
+        """Something that is wrong, though the command goes on, or ends with `code`."""
+        text = _in_shell(text)
+        self._tell(error_document(kind, text, code), text, styled("Error:", "red"))
+
+    def _tell(self, document: Any, text: str, mark: str = "") -> None:
+        if self.as_json:
+            click.echo(json_bytes(document), err=True)
+        else:
+            _say(f"{mark} {escaped(text)}" if mark else escaped(text), err=True, safe=True)
+
+    def progress(self, text: str) -> None:
+        """A word for whoever looks at the terminal; nothing anywhere else."""
+        if self.shows_progress:
+            # In place of a bar that may stand there, which is drawn anew below it.
+            line = _CLEAR_LINE + styled(escaped(_in_shell(text)), "dim")
+            _say(line, err=True, safe=True)
 
     @property
     def shows_progress(self) -> bool:
-        """Whether a bar may be drawn on stderr."""
+        """Whether somebody looks at stderr who wants to see that something goes on."""
         return sys.stderr.isatty() and not (self.quiet or self.as_json or self.verbose)
 
     def logger(self) -> logging.Logger:
@@ -113,67 +141,32 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage().removeprefix("causality: ")
         if record.levelno >= logging.ERROR:
-            self._target.problem(text)
+            self._target.problem(text, "Problem")
         elif self._target.verbose:
             self._target.detail(text)
         elif record.levelno >= logging.WARNING and not text.startswith("delivery failed"):
             self._target.note(text)  # that of a failed delivery comes with the summary
 
 
-def table(rows: Iterable[Sequence[object]], header: Sequence[str] = ()) -> str:
-    """Columns, numbers to the right, and never a control character of an event's text."""
-    cells = [[_cell(value) for value in row] for row in rows]
-    right = [
-        all(isinstance(row[i], (int, float)) for row in rows) if isinstance(rows, list) else False
-        for i in range(len(cells[0]) if cells else 0)
-    ]
-    lines = [list(header), *cells] if header else cells
-    if not lines:
-        return ""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if numeric else cell.ljust(width)
-            for cell, width, numeric in zip(
-                line, widths, right or [False] * len(widths), strict=True
-            )
-        ).rstrip()
-        for line in lines
-    )
+def styled(text: str, color: str) -> str:
+    """A word that stands out on a terminal; `click.echo` takes that away where there is none.
+
+    `color` may be "bold" or "dim".
+    """
+    if color == "bold":
+        return click.style(text, bold=True)
+    if color == "dim":
+        return click.style(text, dim=True)
+    return click.style(text, fg=color, bold=color == "red")
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return printable(str(value))
+def _in_shell(text: str) -> str:
+    from causality_sdk.cli.settings import FLAGS  # which needs this module itself
+
+    return in_shell(text, FLAGS)
 
 
-def printable(text: str) -> str:
-    """Text of an event or of a server, which must not drive the terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
-def count(number: int, noun: str = "event") -> str:
-    """`1 event`, `2,000 events`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def size(number: int) -> str:
-    """Bytes, as people read them."""
-    value = float(number)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
-
-
-def age(seconds: float) -> str:
-    """A length of time, as people read it."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+def _say(text: str, *, err: bool = False, safe: bool = False) -> None:
+    context = click.get_current_context(silent=True)
+    color = None if context is None else context.color
+    click.echo(text if safe else escaped(text), err=err, color=color)

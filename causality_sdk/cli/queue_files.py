@@ -13,9 +13,10 @@ from typing import Any
 
 import orjson
 
-from causality_sdk import ownership
+from causality_sdk import ownership, quarantine
 from causality_sdk.cli.exits import InputError
-from causality_sdk.cli.queue_reader import QueueReader, Snapshot
+from causality_sdk.cli.queue_reader import QueueReader
+from causality_sdk.cli.queue_rows import Snapshot
 from causality_sdk.holders import Holder, holder
 
 
@@ -30,6 +31,8 @@ class FileReport:
     snapshot: Snapshot | None
     error: str | None
     """Why there is no snapshot."""
+    damage: str | None = None
+    """What is wrong with its bytes, if it is that."""
 
     @property
     def oldest_seconds(self) -> float | None:
@@ -80,23 +83,30 @@ class FileReport:
 def files_of(base: Path, *, single: bool = False) -> list[Path]:
     """The queue files of an app that exist: `base` and its siblings, or it alone.
 
-    Raises `InputError` if there is none.
+    Raises `InputError` if `base` is a directory.
     """
-    found = [path for path in ([base] if single else ownership.siblings(base)) if path.is_file()]
-    if not found:
-        raise InputError(f"there is no queue file {base}")
-    return found
+    if base.is_dir():
+        raise InputError(f"{base} is a directory; name the file in it: {base / 'queue.db'}")
+    return [
+        path
+        for path in ([base] if single else ownership.siblings(base))
+        if path.is_file() or quarantine.is_waiting(path)
+    ]
 
 
 def report(path: Path) -> FileReport:
     """About one file. Does not raise for what is wrong with it."""
     disk_bytes = _size(path) + _size(path.with_name(path.name + "-wal"))
     owner = holder(path)
+    damage = None
     try:
         with QueueReader(path) as reader:
-            return FileReport(path, owner, disk_bytes, reader.snapshot(), None)
+            try:
+                return FileReport(path, owner, disk_bytes, reader.snapshot(), None)
+            finally:
+                damage = reader.damage
     except InputError as error:
-        return FileReport(path, owner, disk_bytes, None, error.message)
+        return FileReport(path, owner, disk_bytes, None, error.message, damage)
 
 
 def _size(file: Path) -> int:

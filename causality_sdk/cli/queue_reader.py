@@ -12,11 +12,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
-from causality_sdk import connections, counters, header
+from causality_sdk import connections, counters, header, quarantine, salvage
 from causality_sdk.cli.exits import InputError
-from causality_sdk.counters import Counters
+from causality_sdk.cli.queue_rows import Ids, Snapshot, Stored, bytes_of, letter_of
+from causality_sdk.damage import is_damage
 from causality_sdk.dead_letters import DeadLetter
 from causality_sdk.holders import holder
 from causality_sdk.queue_file import is_sound
@@ -29,77 +30,102 @@ _LETTERS = (
 )
 
 
-class Stored(NamedTuple):
-    """One row that waits."""
-
-    id: int
-    payload: bytes
-    sound: bool
-    """Whether its checksum is right."""
-
-
-class Snapshot(NamedTuple):
-    """The state of a file at one moment."""
-
-    file_uuid: str
-    created_ms: int
-    destination: Destination
-    counters: Counters
-    tracked: int
-    pending: int
-    pending_bytes: int
-    oldest: bytes | None
-    """Payload of the first row."""
-    letters: int
-    last_letter: DeadLetter | None
-
-
 class QueueReader:
-    """One file, open for reading. A context manager. Raises `InputError` for what is no queue."""
+    """One file, open for reading. A context manager. Raises `InputError` for what is no queue.
+
+    A damaged one of ours can be opened: its rows are looked for in what is left of it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.damage: str | None = None
+        """What is wrong with its bytes, as far as was seen; the rest is read all the same."""
+        self.lost: int | None = 0
+        """Events that `rows` should have given and could not read; None: nobody knows how many."""
         self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._connection: sqlite3.Connection | None = None
+        if quarantine.is_waiting(path):
+            self.damage = "it was set aside, and its repair was cut short"
+            return
         if not path.is_file():
             raise InputError(f"there is no queue file {path}")
         try:
             self._connection = self._open()
         except sqlite3.Error as error:
             self._forget_copy()
-            raise InputError(f"queue file {path} cannot be read ({error})") from error
+            if not (is_damage(error) and header.was_ours(path)):
+                raise InputError(f"queue file {path} cannot be read ({error})") from error
+            self.damage = str(error)
+        except _Damaged as damaged:
+            self._forget_copy()
+            self.damage = str(damaged)
         except BaseException:
             self._forget_copy()
             raise
 
     def snapshot(self) -> Snapshot:
-        """All of one moment."""
-        with _Failing(self.path):
-            self._connection.execute("BEGIN")  # a read transaction, for these few rows
-            try:
-                return self._snapshot()
-            finally:
-                self._connection.execute("COMMIT")
+        """All of one moment. Raises `DamagedInput` where it cannot be read."""
+        connection = self._connection
+        if connection is None:
+            raise self._is_damaged()
+        try:
+            with _Failing(self.path):
+                connection.execute("BEGIN")  # a read transaction, for these few rows
+                try:
+                    return self._snapshot(connection)
+                finally:
+                    connection.execute("COMMIT")
+        except InputError as error:
+            if not self._meets_damage(error):
+                raise
+            raise self._is_damaged() from error
 
     def rows(self) -> Iterator[Stored]:
-        """What waits, oldest first; what is added meanwhile is among it."""
-        after = 0
-        while rows := self._query(
-            "SELECT id, payload, crc FROM queue WHERE id > ? ORDER BY id LIMIT ?", after
-        ):
-            for row_id, payload, crc in rows:
-                yield Stored(row_id, _bytes(payload), is_sound(payload, crc))
-            after = rows[-1][0]
+        """What waits, oldest first; what is added meanwhile is among it.
+
+        What SQLite cannot read of a damaged file is looked for in its pages; see `lost`.
+        """
+        given = Ids()
+        try:
+            while rows := self._query(
+                "SELECT id, payload, crc FROM queue WHERE id > ? ORDER BY id LIMIT ?", given.last
+            ):
+                for row_id, payload, crc in rows:
+                    given.add(row_id)
+                    yield Stored(row_id, bytes_of(payload), is_sound(payload, crc))
+        except InputError as error:
+            if not self._meets_damage(error):
+                raise
+            yield from self._remaining_rows(given)
 
     def letters(self) -> Iterator[DeadLetter]:
         """The dead letters, oldest first."""
         after = 0
-        while rows := self._query(_LETTERS, after):
-            for row in rows:
-                yield _letter(row)
-            after = rows[-1][0]
+        try:
+            while rows := self._query(_LETTERS, after):
+                for row in rows:
+                    yield letter_of(row)
+                after = rows[-1][0]
+        except InputError as error:
+            if not self._meets_damage(error):
+                raise
+            with self._remains() as remains:
+                for row in remains.letters():
+                    if row[0] > after:
+                        yield letter_of(row)
+
+    def destination(self) -> Destination | None:
+        """Whom its events are for; None if that cannot be read."""
+        try:
+            return self.snapshot().destination
+        except DamagedInput:
+            with self._remains() as remains:
+                return remains.destination
 
     def check(self) -> str | None:
         """What SQLite finds wrong with the file, or None. Reads all of it."""
+        if self._connection is None:
+            return self.damage
         try:
             found = str(self._connection.execute("PRAGMA quick_check(1)").fetchone()[0])
         except sqlite3.Error as error:
@@ -108,7 +134,9 @@ class QueueReader:
 
     def close(self) -> None:
         """Closes it."""
-        self._connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
         self._forget_copy()
 
     def __enter__(self) -> QueueReader:
@@ -121,6 +149,39 @@ class QueueReader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    # ------------------------------------------------------------------ damaged
+
+    def _meets_damage(self, error: InputError) -> bool:
+        """Notes the damage, if it is that."""
+        if isinstance(error, DamagedInput):
+            return True
+        cause = error.__cause__
+        if cause is None or not is_damage(cause):
+            return False
+        self.damage = str(cause)
+        return True
+
+    def _is_damaged(self) -> DamagedInput:
+        return DamagedInput(f"queue file {self.path} is damaged ({self.damage})")
+
+    def _remains(self) -> salvage.Remains:
+        self.close()  # its pages must not be read beside a connection of ours
+        aside = quarantine.damaged_path(self.path)
+        try:
+            return salvage.Remains(aside if quarantine.is_waiting(self.path) else self.path)
+        except OSError as error:
+            raise InputError(
+                f"queue file {self.path} cannot be read ({error.strerror or error})"
+            ) from error
+
+    def _remaining_rows(self, given: Ids) -> Iterator[Stored]:
+        with self._remains() as remains:
+            for row_id, payload in remains.rows():
+                if row_id not in given:
+                    given.add(row_id)
+                    yield Stored(row_id, payload, sound=True)
+            self.lost = remains.lost(given.count, given.highest)
 
     # ------------------------------------------------------------------ inside
 
@@ -154,6 +215,8 @@ class QueueReader:
         found = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if found != header.APPLICATION_ID:
+            if header.was_ours(self.path):
+                raise _Damaged("its header is wrong")
             raise InputError(f"{self.path} is not a causality queue")
         if version > header.VERSION:
             raise InputError(
@@ -161,7 +224,7 @@ class QueueReader:
                 f" this one knows {header.VERSION}); upgrade this program"
             )
         if connection.execute("SELECT count(*) FROM state").fetchone()[0] != 1:
-            raise InputError(f"queue file {self.path} is damaged: its state row is missing")
+            raise _Damaged("its state row is missing")
 
     def _copied(self) -> Path:
         """A copy that SQLite may write to, with the log, without the index of the log."""
@@ -185,13 +248,15 @@ class QueueReader:
             self._copy = None
 
     def _query(self, query: str, after: int) -> list[tuple[Any, ...]]:
+        if self._connection is None:
+            raise self._is_damaged()
         # fetchall: the read transaction ends here, before anything is printed
         with _Failing(self.path):
             return self._connection.execute(query, (after, PAGE_ROWS)).fetchall()
 
-    def _snapshot(self) -> Snapshot:
-        one = self._connection.execute
-        state = counters.load(self._connection)
+    def _snapshot(self, connection: sqlite3.Connection) -> Snapshot:
+        one = connection.execute
+        state = counters.load(connection)
         file_uuid, created_ms, *destination = one(
             "SELECT file_uuid, created_ms, endpoint, wire, key_fingerprint FROM state"
         ).fetchone()
@@ -209,10 +274,18 @@ class QueueReader:
             tracked=last - state.requeued,
             pending=last - state.removed,
             pending_bytes=total - state.removed_bytes,
-            oldest=None if oldest is None else _bytes(oldest[0]),
+            oldest=None if oldest is None else bytes_of(oldest[0]),
             letters=one("SELECT count(*) FROM dead_letters").fetchone()[0],
-            last_letter=None if letter is None else _letter(letter),
+            last_letter=None if letter is None else letter_of(letter),
         )
+
+
+class DamagedInput(InputError):
+    """A queue file of ours whose bytes are wrong. A replay salvages what can be read of it."""
+
+
+class _Damaged(Exception):
+    """It is ours and cannot be read."""
 
 
 class _Failing:
@@ -229,12 +302,3 @@ class _Failing:
             raise InputError(
                 f"queue file {self._path} cannot be read ({error}); see causality queue doctor"
             ) from error
-
-
-def _letter(row: tuple[Any, ...]) -> DeadLetter:
-    return DeadLetter(row[0], _bytes(row[1]), *row[2:])
-
-
-def _bytes(payload: object) -> bytes:
-    # A person's UPDATE can make text of it.
-    return payload if isinstance(payload, bytes) else str(payload).encode()

@@ -18,6 +18,7 @@ from causality_sdk.cli.event_source import Source
 from causality_sdk.cli.exits import FAILED, INTERRUPTED, REFUSED, CommandError, delivery_code
 from causality_sdk.cli.feed import Feed
 from causality_sdk.cli.ndjson import event_of, parse_json
+from causality_sdk.cli.option_words import DELIVERY, FILES, SERVER
 from causality_sdk.cli.options import CommandWithClient, client_options, settings
 from causality_sdk.cli.output import Output, count, output, output_options, printable
 from causality_sdk.cli.track import configured, preview
@@ -35,6 +36,7 @@ _REFUSALS_KEPT = 1000  # for the summary
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES | SERVER | DELIVERY | {"max_event_bytes"},
     epilog="""\b
 Examples:
   causality send deploy_finished version=1.4.2 seconds:=93
@@ -49,7 +51,7 @@ Examples:
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="What a line leads to that is no event. What came before it is sent either way.",
+    help="What to do with a line that is not an event. What is before it is sent either way.",
 )
 @click.option("--spool", is_flag=True, help="Put what could not be sent into the queue: exit 0.")
 @click.option(
@@ -73,9 +75,9 @@ def command(
     Many events go in chunks, in order; after a chunk that did not arrive nothing else is sent.
     """
     out = output()
-    config = configured(settings(), out)
     source = events.source()
     try:
+        config = configured(settings(), out, dry_run=dry_run)
         if dry_run:
             preview(config, out, source, skip=on_error == "skip")
         elif not config.enabled:
@@ -168,7 +170,7 @@ class Sending:
         if len(self._refused) < _REFUSALS_KEPT:
             self._refused.append({"key": key, "status": status, "reason": reason})
         if len(self._refused) <= _REFUSALS_SHOWN:
-            self._out.problem(f"{key} was refused ({status}): {reason}")
+            self._out.problem(f"{key} was refused ({status}): {reason}", "DeliveryError")
 
     def _put_aside(self) -> None:
         """Moves all that is left, and what was refused, into the durable queue."""

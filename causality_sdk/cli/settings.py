@@ -115,6 +115,13 @@ class Settings:
         with said_by(sources):
             return Config(**options)
 
+    def without_server(self, **overrides: Any) -> Config:
+        """The same for a command that only looks at events: who sends them where may be open."""
+        stand_ins = {"app_id": "app", "endpoint": "http://localhost", "api_key": "none"}
+        return self.config(
+            **{n: text for n, text in stand_ins.items() if _is_blank(self[n])}, **overrides
+        )
+
     def queue_path(self) -> Path:
         """Where the queue lies, which needs neither a key nor a server. Raises `ConfigError`."""
         if self["queue_path"] is not None:
@@ -149,6 +156,24 @@ def _listed(words: list[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
+def _is_blank(value: object) -> bool:
+    return isinstance(value, str) and value.strip() == ""
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Variables that are named as if they were options and are none, with what may be meant."""
+    import difflib  # for `causality config` alone
+
+    known = [name.upper() for name in (*FIELDS, KEY_FILE, "config")]
+    found = {}
+    for variable in sorted(environ):
+        name = variable.removeprefix(ENV_PREFIX)
+        if name not in (*known, variable):
+            meant = difflib.get_close_matches(name, known, n=1)
+            found[variable] = ENV_PREFIX + meant[0] if meant else None
+    return found
+
+
 def flag_name(name: str) -> str:
     """The flag of a field. Two are named for what one gives, and one leaves room for commands.
 
@@ -156,6 +181,15 @@ def flag_name(name: str) -> str:
     """
     special = {"timeout": "--attempt-timeout", "headers": "--header", "proxies": "--proxy"}
     return special.get(name, "--" + name.replace("_", "-"))
+
+
+def directory_of_apps() -> Path:
+    """Where the queues lie for which nobody gave a path. Raises `QueueError`."""
+    return default_queue_path("any").parent.parent
+
+
+FLAGS = {name: flag_name(name) for name in FIELDS}
+"""How a message names an option to who sits at a shell."""
 
 
 def shown(name: str, value: Any) -> Any:

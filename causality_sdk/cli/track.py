@@ -15,6 +15,7 @@ from causality_sdk.cli.event_input import EventArguments, event_options
 from causality_sdk.cli.event_source import Source
 from causality_sdk.cli.exits import FAILED, INTERRUPTED, CommandError, delivery_code
 from causality_sdk.cli.feed import Check, Feed
+from causality_sdk.cli.option_words import DELIVERY, FILES, FILLING, SERVER
 from causality_sdk.cli.options import CommandWithClient, client_options, settings
 from causality_sdk.cli.output import Output, count, output, output_options, printable
 from causality_sdk.cli.settings import Settings
@@ -29,11 +30,12 @@ GOODBYE = 1.0  # seconds to give the disk back what a delivered backlog took
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES | SERVER | DELIVERY | FILLING,
     epilog="""\b
 Examples:
   causality track purchase_complete order_id=A-1 total_cents:=1299 --user-id u-42
   causality track backup_done --properties '{"bytes": 1024}' --no-flush
-  cat events.ndjson | causality track --ndjson -
+  cat events.ndjson | causality track -
   causality track --file events.json.gz --on-error skip --json
 """,
 )
@@ -43,7 +45,7 @@ Examples:
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="What a line leads to that is no event. What came before it is queued either way.",
+    help="What to do with a line that is not an event. What is before it is queued either way.",
 )
 @click.option("--no-flush", is_flag=True, help="Only queue; the next run delivers, or a service.")
 @click.option(
@@ -52,7 +54,7 @@ Examples:
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to try to deliver.",
+    help="How long to try to deliver. (--attempt-timeout is for each attempt.)",
 )
 @click.option("--dry-run", is_flag=True, help="Validate, and print what would be queued.")
 @output_options
@@ -70,27 +72,33 @@ def command(
     room, and if that fails the command stops and says how far it came. --overflow drop_oldest
     evicts instead, and counts.
 
+    - in place of EVENT_TYPE is standard input: events as in a --file.
+
     Prints the idempotency key of a single event, and a summary of many. With --json, many events
     give a line of progress after each transaction.
     """
     out = output()
     options = settings()
-    config = configured(options, out, streaming=events.is_stream and not no_flush)
     source = events.source()
+    streaming = source.is_stream and not no_flush
     try:
+        config = configured(options, out, streaming=streaming, dry_run=dry_run)
         if dry_run:
             preview(config, out, source, skip=on_error == "skip")
         else:
             run = Run(config, out, seconds=0.0 if no_flush else timeout, deliver=not no_flush)
-            run.feed(source, skip=on_error == "skip", single=not events.is_stream)
+            run.feed(source, skip=on_error == "skip", single=not source.is_stream)
     finally:
         source.close()
 
 
-def configured(options: Settings, out: Output, *, streaming: bool = False) -> Config:
+def configured(
+    options: Settings, out: Output, *, streaming: bool = False, dry_run: bool = False
+) -> Config:
     """The options as a command wants them that fills a queue. Raises `ConfigError`.
 
-    With a stream the sender's thread delivers meanwhile: nobody knows when a stream ends.
+    With a stream the sender's thread delivers meanwhile: nobody knows when a stream ends. A dry run
+    needs neither a server nor a key, which a check of a pull request does not have.
     """
     overrides: dict[str, Any] = {
         "logger": out.logger(),
@@ -101,6 +109,8 @@ def configured(options: Settings, out: Output, *, streaming: bool = False) -> Co
     if options.is_default("overflow"):
         overrides["overflow"] = "reject"
     warn_of_visible_key(options, out)
+    if dry_run:
+        return options.without_server(**overrides)
     config = options.config(**overrides)
     transport = observed(config, out)
     return config if transport is None else options.config(**overrides, transport=transport)
@@ -194,7 +204,15 @@ class Run:
             raise CommandError(f"{failure.message}{far}", failure.exit_code)
 
     def _put(self, events: list[Event]) -> None:
-        keys = self._client.track_many(events)
+        try:
+            keys = self._client.track_many(events)
+        except QueueFull:
+            raise
+        except QueueError as error:
+            # No thread of the client's is there that would mend a damaged file.
+            if not self._client._mend():
+                raise
+            keys = self._client.track_many(events[error.written :])
         if len(events) == 1:
             self._keys = keys or []
 
@@ -236,10 +254,11 @@ class Run:
             out.result(document, self._keys[0] if self._keys else None)
         elif out.as_json or error is None:
             skipped = f", {self._feed.skipped:,} skipped" if self._feed.skipped else ""
+            # "0 delivered" would sound like a failure of a command that never delivers.
+            sent = f" {document['delivered']:,} delivered," if self._verb == "queued" else ""
             out.summary(
                 document,
-                f"{count(self._feed.taken)} {self._verb}{skipped};"
-                f" {document['delivered']:,} delivered, {stats.pending:,} waiting",
+                f"{count(self._feed.taken)} {self._verb}{skipped};{sent} {stats.pending:,} waiting",
             )
         if evicted:
             out.note(f"the queue was at its cap: {count(evicted)} evicted (--overflow drop_oldest)")

@@ -22,6 +22,7 @@ from causality_sdk import debugging
 from causality_sdk.client import Client
 from causality_sdk.errors import ClientClosed, ConfigError, EventError, IngestError
 from causality_sdk.event import Event, several
+from causality_sdk.forking import register_client
 from causality_sdk.opening import http_transport
 from causality_sdk.option_checks import SECONDS_MAX, number
 from causality_sdk.options import OptionsSignature, no_copies
@@ -101,6 +102,7 @@ class PackTrackClient:
         self._well = not self.config.health_enabled  # the server was asked, or need not be
         self._lock = threading.Lock()
         self._client: Client | None = None  # set once, guarded by _lock
+        register_client(self)
         self._closed = False
 
     # ------------------------------------------------------------------ synchronous
@@ -270,6 +272,13 @@ class PackTrackClient:
         if self._shared is None:
             self._shared = Shared(http_transport(self.config.for_queue(), PackTrackWire()))
         return self._shared
+
+    def _begin_anew_after_fork(self) -> None:
+        """For `os.register_at_fork`, in the child: locks and connections belong to the parent."""
+        self._lock = threading.Lock()  # another thread of the parent may hold the old one
+        if self._shared is not None:
+            queue = self.config.for_queue()
+            self._shared.begin_anew(http_transport(queue, PackTrackWire(), forked=True))
 
     def _queue(self) -> Client:
         if self._closed:

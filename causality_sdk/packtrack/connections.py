@@ -63,6 +63,11 @@ class Shared:
         finally:
             self._turn.release()
 
+    def begin_anew(self, transport: Transport) -> None:
+        """In a forked child: with connections of its own, and nobody else who has his turn."""
+        self._transport = transport
+        self._turn = threading.Lock()
+
     def close(self) -> None:
         """As the transport's own."""
         self._transport.close()

@@ -8,11 +8,13 @@ no output.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from causality_sdk._version import __version__
+from causality_sdk.cli.ending import end
 from causality_sdk.cli.exits import INTERRUPTED, INVALID
 from causality_sdk.packtrack.durations import seconds
 from causality_sdk.packtrack_logger.flags import Flags
@@ -83,6 +85,30 @@ class Logger(click.Command):
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
 
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Runs it; a program of its own ends with our exit codes, whatever its streams are like."""
+
+        def run() -> Any:
+            return super(Logger, self).main(
+                args, prog_name, complete_var, standalone_mode=False, **extra
+            )
+
+        # What goes wrong was told on stdout before, if it is to be told as JSON.
+        return end(run, ()) if standalone_mode else run()
+
+
+def _files(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[Any]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]  # the shell knows which there are
+
 
 _DURATION = Duration()
 _OBJECT = JsonObject()
@@ -106,6 +132,7 @@ Exit codes:
   2    a refusal that a retry won't mend
   3    retries exhausted
   4    input that cannot be read or parsed
+  5    output that cannot be written; the events are where they should be
   130  interrupted
 
 
@@ -162,6 +189,7 @@ Options win over the environment, the environment over the defaults.
 @click.option("--extra", type=_OBJECT, metavar="JSON", help="Another one.")
 @click.option(
     "--file",
+    shell_complete=_files,
     metavar="PATH",
     help="Events from a file: one JSON object, or an array of them. The event's options above"
     " fill in what an event leaves out.",

@@ -35,6 +35,8 @@ _CONFIG = (
     "api_key", "base_url", "timeout", "retries", "backoff_initial", "backoff_max", "jitter",
     "user_agent", "gzip", "batch_size", "flush_interval", "queue_capacity",
 )  # fmt: skip
+NAMES = {name: "--" + name.replace("_", "-") for name in _CONFIG}
+"""Option of PackTrackConfig -> its flag, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,13 @@ Invariant: a reader that goes away is no error.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Any
 
 import click
+
+from causality_sdk.cli.words import json_text
 
 
 def say(text: str, *, err: bool = False) -> bool:
@@ -30,7 +31,7 @@ def result(facts: dict[str, Any]) -> str:
 
     In ASCII: neither the terminal's encoding nor a file name that is no text can break it.
     """
-    return json.dumps(facts, separators=(",", ":"))
+    return json_text(facts)
 
 
 def failure(code: int, message: str, **facts: Any) -> str:

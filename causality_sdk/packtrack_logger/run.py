@@ -8,6 +8,7 @@ it is read.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,7 +17,9 @@ from typing import BinaryIO
 import click
 
 from causality_sdk._version import __version__
-from causality_sdk.cli.exits import INVALID, REFUSED, RETRIES_EXHAUSTED
+from causality_sdk.cli.exits import INVALID, REFUSED, RETRIES_EXHAUSTED, InputError
+from causality_sdk.cli.streams import current
+from causality_sdk.cli.words import escaped, in_shell
 from causality_sdk.errors import (
     ConfigError,
     EventError,
@@ -29,7 +32,7 @@ from causality_sdk.packtrack import Attempt, PackTrackClient, PackTrackConfig, P
 from causality_sdk.packtrack.attempts import is_passing
 from causality_sdk.packtrack.client import request_keys
 from causality_sdk.packtrack.config import USER_AGENT
-from causality_sdk.packtrack_logger.flags import Flags
+from causality_sdk.packtrack_logger.flags import NAMES, Flags
 from causality_sdk.packtrack_logger.inputs import Located, read_file, read_lines
 from causality_sdk.packtrack_logger.output import failure, result, say
 from causality_sdk.stats import Delivered, FlushReport
@@ -60,9 +63,10 @@ def run(flags: Flags, stdin: BinaryIO) -> int:
 
 
 def _failed(flags: Flags, code: int, message: str, **facts: object) -> int:
+    message = in_shell(message, NAMES)
     if flags.as_json:
         say(failure(code, message, **facts))
-    say(f"Error: {message}", err=True)
+    say(f"Error: {escaped(message)}", err=True)
     return code
 
 
@@ -75,8 +79,11 @@ class Run:
         self._submitted = 0  # of the queue; counted where the batches are sent
         self._buried = 0
         self._check_flags()
+        options = flags.options
+        if flags.dry_run and not flags.health and not os.environ.get("PACKTRACK_API_KEY"):
+            options.setdefault("api_key", "none")  # nothing is sent, so nobody asks for it
         config = PackTrackConfig.load(
-            **flags.options,
+            **options,
             app_id=APP_ID,
             on_attempt=self._tell_attempt if flags.verbose else None,
             logger=_logger(verbose=flags.verbose) if flags.durable else None,
@@ -115,6 +122,8 @@ class Run:
         """The events, and whether the input can hold several."""
         flags = self._flags
         if flags.stdin:
+            if current().stdin_closed:
+                raise InputError("standard input is closed; give it a file, or a pipe")
             return read_lines(self._stdin, "standard input", flags.event), True
         if flags.file is not None:
             return read_file(flags.file, ndjson=flags.ndjson, defaults=flags.event)
@@ -245,7 +254,7 @@ class Run:
 
     def _tell(self, words: str) -> None:
         if self._flags.verbose:
-            say(f"packtrack-logger: {words}", err=True)
+            say(f"packtrack-logger: {escaped(words)}", err=True)
 
     def _tell_attempt(self, attempt: Attempt) -> None:
         answer = "no answer" if attempt.status_code is None else str(attempt.status_code)

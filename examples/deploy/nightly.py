@@ -1,6 +1,12 @@
 """A job of cron: it tracks, sends for up to ten seconds, and leaves the rest to the next run.
 
-15 3 * * *  cd /srv/shop && CAUSALITY_QUEUE_PATH=/var/lib/shop/queue.db python3 nightly.py
+15 3 * * *  cd /srv/shop && set -a && . ./nightly.env && python3 nightly.py
+
+cron sets hardly a variable. nightly.env, which its user alone may read, has those of the job:
+
+CAUSALITY_ENDPOINT=https://events.example.com
+CAUSALITY_API_KEY=...
+CAUSALITY_QUEUE_PATH=/var/lib/shop/queue.db
 """
 
 from __future__ import annotations

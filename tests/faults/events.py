@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from causality_sdk import Event
-from causality_sdk.claim import fingerprint
+from causality_sdk.destination import fingerprint
 from causality_sdk.event import Encoder
 from causality_sdk.schema import Destination
 

@@ -27,6 +27,7 @@ ROWS = (
     "read_only",
     "corruption",
     "wrong_file",
+    "beside",
     "schema_versions",
     "fork",
     "ownership",

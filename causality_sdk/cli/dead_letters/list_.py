@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from causality_sdk.cli.dead_letters.selection import document, letters
+from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
-from causality_sdk.cli.output import output, output_options, printable
+from causality_sdk.cli.output import output, output_options
 from causality_sdk.cli.queue.selection import Filter, chosen_files, file_options, filter_options
+from causality_sdk.cli.tables import Column, Rows
 
-_LAYOUT = "{:>6}  {:<24}  {:>6}  {:>8}  {:<24}  {:<36}  {}"
+_COLUMNS = (
+    Column("id", right=True),
+    Column("buried", gives=2, least=17),
+    Column("status", right=True),
+    Column("attempts", right=True),
+    Column("type", gives=1),
+    Column("key", gives=3, least=14),
+    Column("reason", gives=2, least=12),
+)
 
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES,
     epilog="""\b
 Examples:
   causality dead-letters list
@@ -37,27 +50,24 @@ def command(wanted: Filter, limit: int) -> None:
     """
     out = output()
     files = chosen_files()
-    if not out.as_json:
-        click.echo(_LAYOUT.format("id", "buried", "status", "attempts", "type", "key", "reason"))
-    shown = 0
-    for path in files:
-        for letter in letters(path, (), wanted):
-            if limit and shown == limit:
-                out.note("there is more; --limit 0 lists all")
-                return
-            shown += 1
-            facts = document(path, letter)
-            if out.as_json:
-                out.json_line(facts)
-                continue
-            click.echo(
-                _LAYOUT.format(
-                    letter.id,
-                    facts["buried"],
-                    letter.status or "-",
-                    letter.attempts,
-                    printable(str(facts["event_type"] or "-")),
-                    printable(str(letter.idempotency_key or "-")),
-                    printable(letter.reason),
-                ).rstrip()
-            )
+    rows = None if out.as_json else Rows(_COLUMNS, sys.stdout.buffer)
+    every = ((path, letter) for path in files for letter in letters(path, (), wanted))
+    for shown, (path, letter) in enumerate(every):
+        if limit and shown == limit:
+            out.note("there is more; --limit 0 lists all")
+            break
+        facts = document(path, letter)
+        if rows is None:
+            out.json_line(facts)
+            continue
+        rows.add(
+            letter.id,
+            facts["buried"],
+            letter.status or "-",
+            letter.attempts,
+            facts["event_type"],
+            letter.idempotency_key,
+            letter.reason,
+        )
+    if rows is not None and files:
+        rows.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from causality_sdk.cli.dead_letters.selection import change
+from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import output, output_options
 from causality_sdk.cli.queue.selection import Filter, chosen_files, file_options, filter_options
@@ -12,6 +13,7 @@ from causality_sdk.cli.queue.selection import Filter, chosen_files, file_options
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES,
     epilog="""\b
 Examples:
   causality dead-letters requeue 3 4
@@ -28,7 +30,8 @@ Examples:
 def command(letters: tuple[str, ...], wanted: Filter, every: bool, dry_run: bool) -> None:
     """Put dead letters back at the tail of their queue, with their keys and times unchanged.
 
-    For when the server was corrected. In a file that a running service owns only the service can,
+    For when the server was corrected. A letter is named by its number or by its key, of which the
+    beginning will do. In a file that a running service owns only the service can,
     with client.dead_letters.requeue(); it is refused here.
     """
     change(
@@ -38,7 +41,8 @@ def command(letters: tuple[str, ...], wanted: Filter, every: bool, dry_run: bool
         output(),
         verb="requeued",
         question=None,
-        yes=every,
+        yes=True,
+        every=every,
         dry_run=dry_run,
         work=lambda dead, chosen: dead.requeue(chosen),
     )

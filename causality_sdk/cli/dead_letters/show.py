@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import click
-import orjson
 
-from causality_sdk.cli.dead_letters.selection import document, letters
-from causality_sdk.cli.exits import INVALID, CommandError
+from causality_sdk.cli.dead_letters.selection import document, exact, letters
+from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
-from causality_sdk.cli.output import output, output_options, printable
+from causality_sdk.cli.output import count, output, output_options, printable
 from causality_sdk.cli.queue.selection import chosen_files, file_options
+from causality_sdk.cli.words import json_for_people
 
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES,
     epilog="""\b
 Examples:
   causality dead-letters show 3
@@ -26,20 +27,18 @@ Examples:
 def command(letter: str) -> None:
     """Show one dead letter: the event as it was tracked, and the server's words.
 
-    With several files, a number may stand for a letter in each; all are shown.
+    The beginning of a key will do, if no other begins so. With several files, a number may stand
+    for a letter in each; all are shown.
     """
     out = output()
-    found = False
-    for path in chosen_files():
-        for each in letters(path, (letter,)):
-            found = True
+    files = chosen_files()
+    meant = exact(files, [letter])
+    for path in files:
+        for each in letters(path, meant):
             facts = document(path, each)
-            event = orjson.dumps(each.event, option=orjson.OPT_INDENT_2).decode()
-            out.result({**facts, "event": each.event}, event)
+            out.result({**facts, "event": each.event}, json_for_people(each.event))
             if not out.as_json:
                 out.note(
-                    f"letter {each.id} of {path}, refused {each.attempts} times, buried"
+                    f"letter {each.id} of {path}, refused {count(each.attempts, 'time')}, buried"
                     f" {facts['buried']}: {each.status} {printable(each.reason)}"
                 )
-    if not found:
-        raise CommandError(f"no dead letter {printable(letter)}", INVALID)

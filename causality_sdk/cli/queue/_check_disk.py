@@ -7,13 +7,15 @@ changes nothing; a file in use is read as `queue status` reads it.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from causality_sdk.claim import fingerprint
+from causality_sdk import place, possession
 from causality_sdk.cli.exits import InputError
 from causality_sdk.cli.output import age, count, size
+from causality_sdk.cli.queue._elsewhere import elsewhere, here
 from causality_sdk.cli.queue._finding import Finding
 from causality_sdk.cli.queue_files import FileReport, report
 from causality_sdk.cli.queue_reader import QueueReader
@@ -80,17 +82,11 @@ def check_file(path: Path, options: Settings) -> Iterator[Finding]:
     subject = f"file {path}"
     found = report(path)
     if found.snapshot is None:
-        yield Finding(
-            "problem",
-            subject,
-            found.error or "cannot be read",
-            "if it is damaged, move it away with its -wal and -shm, copy it, and try"
-            " causality queue export --queue-path COPY on the copy",
-        )
+        yield _unreadable(path, found)
         return
     yield from _health(path, found)
     yield from _access(path, found)
-    yield from _owner(found, subject)
+    yield from _owner(found, subject, options)
     yield from _contents(found, subject, options)
 
 
@@ -105,13 +101,7 @@ def _health(path: Path, found: FileReport) -> Iterator[Finding]:
     except InputError as error:
         wrong = error.message
     if wrong is not None:
-        yield Finding(
-            "problem",
-            subject,
-            f"is damaged ({wrong})",
-            "check the disk; stop its owner, save what can be read with causality queue export,"
-            " move the file away with its -wal and -shm, then causality queue import",
-        )
+        yield _damaged(path, found, wrong)
     elif damaged:
         yield Finding(
             "problem",
@@ -121,6 +111,33 @@ def _health(path: Path, found: FileReport) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", subject, f"is sound, {size(found.disk_bytes)} on disk")
+
+
+def _damaged(path: Path, found: FileReport, wrong: str) -> Finding:
+    if found.holder.held:
+        fix = (
+            f"check the disk; its owner, {found.holder.text}, salvages it as soon as it meets the"
+            " damage, and at its next start"
+        )
+    else:
+        replay = shlex.join(["causality", "queue", "replay", "--queue-path", str(path), "--single"])
+        fix = f"check the disk; to salvage what can be read, and deliver it: {replay}"
+    return Finding("problem", f"file {path}", f"is damaged ({' '.join(wrong.split())})", fix)
+
+
+def _unreadable(path: Path, found: FileReport) -> Finding:
+    if found.damage is not None:
+        return _damaged(path, found, found.damage)
+    if not possession.may_write(path):
+        return Finding(
+            "problem", f"file {path}", str(place.not_writable(path)), place.give_it(path)
+        )
+    return Finding(
+        "problem",
+        f"file {path}",
+        found.error or "cannot be read",
+        "it was left as it is, and is passed over; if it is nobody's, move it away",
+    )
 
 
 def _access(path: Path, found: FileReport) -> Iterator[Finding]:
@@ -134,7 +151,7 @@ def _access(path: Path, found: FileReport) -> Iterator[Finding]:
         )
 
 
-def _owner(found: FileReport, subject: str) -> Iterator[Finding]:
+def _owner(found: FileReport, subject: str, options: Settings) -> Iterator[Finding]:
     waiting = 0 if found.snapshot is None else found.snapshot.pending
     if found.holder.stopped:
         yield Finding(
@@ -145,13 +162,17 @@ def _owner(found: FileReport, subject: str) -> Iterator[Finding]:
         )
     elif found.holder.held:
         yield Finding("ok", subject, f"is owned by {found.holder.text}")
-    elif waiting:
+    elif waiting and elsewhere(found.path, found.snapshot, here(options)) is None:
         yield Finding(
             "note",
             subject,
-            f"nobody owns it, and {count(waiting)} wait in it",
+            f"nobody owns it, and {count(waiting)} {_wait(waiting)} in it",
             "start the service, or run causality queue replay",
         )
+
+
+def _wait(number: int) -> str:
+    return "waits" if number == 1 else "wait"
 
 
 def _contents(found: FileReport, subject: str, options: Settings) -> Iterator[Finding]:
@@ -182,7 +203,7 @@ def _contents(found: FileReport, subject: str, options: Settings) -> Iterator[Fi
         yield Finding(
             "note",
             subject,
-            f"{snapshot.letters:,} dead letters",
+            count(snapshot.letters, "dead letter"),
             "see causality dead-letters list",
         )
     yield from _destination(found, subject, options)
@@ -190,23 +211,16 @@ def _contents(found: FileReport, subject: str, options: Settings) -> Iterator[Fi
 
 def _destination(found: FileReport, subject: str, options: Settings) -> Iterator[Finding]:
     snapshot = found.snapshot
-    if snapshot is None or not snapshot.pending:
+    if snapshot is None or found.holder.held:  # what somebody owns he delivers, wherever to
         return
-    endpoint, key = str(options["endpoint"]).rstrip("/"), str(options["api_key"])
-    there = snapshot.destination
-    if endpoint and endpoint != there.endpoint:
-        yield Finding(
-            "problem",
-            subject,
-            f"its events are for {there.endpoint}, and endpoint is {endpoint}: no client with"
-            " these options takes them",
-            f"causality queue replay --endpoint {there.endpoint} sends them there,"
-            f" --endpoint {endpoint} here",
-        )
-    elif endpoint and key and fingerprint(key) != there.key_fingerprint:
-        yield Finding(
-            "problem",
-            subject,
-            "its events were tracked with another api key: no client with this one takes them",
-            f"causality queue replay --endpoint {endpoint} sends them with this one",
-        )
+    to = here(options)
+    waits = elsewhere(found.path, snapshot, to)
+    if waits is None or to is None:
+        return
+    yield Finding(
+        "problem",
+        subject,
+        f"{count(waits.pending)} in it {'waits' if waits.pending == 1 else 'wait'} for"
+        f" {waits.whom}, and no client with these options, for {to.endpoint}, takes them",
+        f"{waits.command(to)}; to send them here: {waits.command_to_here}",
+    )

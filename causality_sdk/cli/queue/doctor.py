@@ -7,24 +7,32 @@ is changed, no owner is disturbed, and no event is sent.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import click
 
 from causality_sdk.cli.exits import INVALID, InputError
+from causality_sdk.cli.option_words import FILES, SERVER
 from causality_sdk.cli.options import CommandWithClient, settings
-from causality_sdk.cli.output import output, output_options, printable
+from causality_sdk.cli.output import output, output_options, printable, styled
 from causality_sdk.cli.queue._check_disk import check_directory, check_file
 from causality_sdk.cli.queue._check_server import check_server
 from causality_sdk.cli.queue._finding import Finding
 from causality_sdk.cli.queue.selection import chosen_files, file_options
-from causality_sdk.cli.settings import Settings
+from causality_sdk.cli.settings import FLAGS, Settings
+from causality_sdk.cli.words import in_shell
 from causality_sdk.errors import ConfigError
 
-_MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
+_MARKS = {
+    "ok": styled("ok", "green") + "     ",
+    "note": styled("note", "cyan") + "   ",
+    "problem": styled("PROBLEM", "red"),
+}
 
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES | SERVER,
     epilog="""\b
 Examples:
   causality queue doctor
@@ -45,14 +53,19 @@ def command(offline: bool) -> None:
     Exits with 1 if something is wrong.
     """
     out = output()
-    found = []
-    for finding in _all(offline=offline):
+    found: list[Finding] = []
+    subject = ""
+    for each in _all(offline=offline):
+        finding = replace(each, text=in_shell(each.text, FLAGS), fix=in_shell(each.fix, FLAGS))
         found.append(finding)
-        if not out.as_json and not (out.quiet and finding.level == "ok"):
-            text = f"{_MARKS[finding.level]}  {finding.subject}: {printable(finding.text)}"
-            click.echo(
-                text + (f"\n           fix: {printable(finding.fix)}" if finding.fix else "")
-            )
+        if out.as_json or (out.quiet and finding.level == "ok"):
+            continue
+        if finding.subject != subject:  # a path is long enough to be said once
+            subject = finding.subject
+            out.line(styled(printable(subject), "bold"))
+        out.line(f"  {_MARKS[finding.level]}  {printable(finding.text)}")
+        if finding.fix:
+            out.line(f"           fix: {printable(finding.fix)}")
     problems = sum(finding.level == "problem" for finding in found)
     if out.as_json:
         out.json_line({"ok": not problems, "findings": [finding.document() for finding in found]})
@@ -69,9 +82,12 @@ def _all(*, offline: bool) -> Iterator[Finding]:
     else:
         yield from check_directory(base.parent)
         try:
-            files = chosen_files()
+            files = chosen_files(must_exist=True)
         except InputError as error:
-            yield Finding("note", "queue", f"{error.message}: nothing was tracked here yet")
+            if base.is_dir():
+                yield Finding("problem", "queue", error.message, "name the file")
+            else:
+                yield Finding("note", "queue", f"{error.message}: nothing was tracked here yet")
             files = []
         for path in files:
             yield from check_file(path, options)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import click
 
+from causality_sdk.cli.completions import files
 from causality_sdk.cli.event_source import EventSource
+from causality_sdk.cli.option_words import FILES, FILLING
 from causality_sdk.cli.options import CommandWithClient, client_options, settings
 from causality_sdk.cli.output import output, output_options
 from causality_sdk.cli.track import Run, configured, preview
@@ -18,6 +20,7 @@ from causality_sdk.event import Event
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES | FILLING | {"endpoint", "api_key", "wire"},
     epilog="""\b
 Examples:
   causality queue import waiting.ndjson.gz
@@ -25,13 +28,13 @@ Examples:
   causality queue import waiting.ndjson --queue-path ./again/queue.db --dry-run
 """,
 )
-@click.argument("file", metavar="FILE")
+@click.argument("file", shell_complete=files, metavar="FILE")
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
     default="stop",
     show_default=True,
-    help="What a line leads to that is no event. What came before it is imported either way.",
+    help="What to do with a line that is not an event. What is before it is imported either way.",
 )
 @click.option("--dry-run", is_flag=True, help="Validate, and print what would be imported.")
 @output_options
@@ -47,9 +50,9 @@ def command(file: str, on_error: str, dry_run: bool) -> None:
     FILE is what queue export wrote, plain or gzip; - is standard input.
     """
     out = output()
-    config = configured(settings(), out)
     source = EventSource(file)
     try:
+        config = configured(settings(), out, dry_run=dry_run)
         if dry_run:
             preview(config, out, source, skip=on_error == "skip", check=_check)
         else:

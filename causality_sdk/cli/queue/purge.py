@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from causality_sdk.cli.option_words import FILES
 from causality_sdk.cli.options import CommandWithClient
 from causality_sdk.cli.output import count, output, output_options
 from causality_sdk.cli.queue.selection import (
@@ -21,7 +22,7 @@ from causality_sdk.cli.queue.selection import (
     filter_options,
     waiting,
 )
-from causality_sdk.cli.surgery import confirm, refuse_live, shrink, taken
+from causality_sdk.cli.surgery import confirm, no_way_back, refuse_live, shrink, taken
 from causality_sdk.queue import Queue
 from causality_sdk.transactions import Change
 
@@ -30,6 +31,7 @@ _SLICE = 500
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES,
     epilog="""\b
 Examples:
   causality queue purge --dry-run
@@ -63,7 +65,7 @@ def command(wanted: Filter, yes: bool, dry_run: bool) -> None:
         out.summary(document, f"{count(total)} would be deleted")
         return
     names = ", ".join(str(path) for path, number in found.items() if number)
-    confirm(f"Delete {count(total)} from {names}? They cannot be brought back.", yes=yes)
+    confirm(f"Delete {count(total)} from {names}? {no_way_back(total)}", yes=yes)
     purged = 0
     for path, number in found.items():
         if number:

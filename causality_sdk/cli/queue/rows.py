@@ -13,8 +13,9 @@ from typing import IO, Any, Protocol
 
 import orjson
 
-from causality_sdk.cli.output import printable
 from causality_sdk.cli.queue.selection import Found
+from causality_sdk.cli.tables import Column, Rows
+from causality_sdk.cli.words import json_bytes, printable
 
 FORMATS = ("table", "ndjson", "csv")
 _FIELDS = ("app_id", "user_id", "session_id", "device_id")
@@ -25,6 +26,10 @@ class RowWriter(Protocol):
 
     def write(self, found: Found) -> None:
         """Writes it."""
+        ...
+
+    def end(self) -> None:
+        """Behind the last one."""
         ...
 
 
@@ -45,27 +50,37 @@ class _Lines:
     def write(self, found: Found) -> None:
         self._stream.write(self._encode(found) + b"\n")
 
+    def end(self) -> None:
+        pass
+
 
 class _Table:
-    _LAYOUT = "{:>10}  {:<24}  {:<28}  {:<36}  {:>8}  {}"
-
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._line("id", "time", "event_type", "idempotency_key", "bytes", "file")
+        self._rows = Rows(
+            (
+                Column("id", right=True),
+                Column("time", gives=2, least=17),
+                Column("event_type", gives=1),
+                Column("idempotency_key", gives=3, least=14),
+                Column("bytes", right=True),
+                Column("file"),
+            ),
+            stream,
+        )
 
     def write(self, found: Found) -> None:
         event = found.event
-        self._line(
-            found.id,
+        self._rows.add(
+            str(found.id),
             found.time,
-            printable(str(event.get("event_type", "-"))),
-            printable(str(event.get("idempotency_key", "-"))),
-            len(found.payload),
+            event.get("event_type"),
+            event.get("idempotency_key"),
+            str(len(found.payload)),
             found.path.name,
         )
 
-    def _line(self, *cells: object) -> None:
-        self._stream.write((self._LAYOUT.format(*cells).rstrip() + "\n").encode())
+    def end(self) -> None:
+        self._rows.end()
 
 
 class _Csv:
@@ -89,12 +104,15 @@ class _Csv:
             *(event.get(name) for name in _FIELDS),
             len(found.payload),
             orjson.dumps(event.get("properties", {})).decode(),
-            found.path.name,
+            printable(found.path.name),
         )
+
+    def end(self) -> None:
+        pass
 
     def _row(self, *cells: object) -> None:
         self._writer.writerow(cells)
-        self._stream.write(self._text.getvalue().encode())
+        self._stream.write(self._text.getvalue().encode(errors="backslashreplace"))
         self._text.seek(0)
         self._text.truncate()
 
@@ -111,4 +129,4 @@ def _short(found: Found) -> bytes:
         "bytes": len(found.payload),
         "file": str(found.path),
     }
-    return orjson.dumps(document)
+    return json_bytes(document)

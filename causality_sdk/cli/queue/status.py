@@ -8,8 +8,10 @@ from __future__ import annotations
 import click
 
 from causality_sdk.cli.exits import UNREADABLE
-from causality_sdk.cli.options import CommandWithClient
+from causality_sdk.cli.option_words import FILES
+from causality_sdk.cli.options import CommandWithClient, settings
 from causality_sdk.cli.output import age, output, output_options, printable, size
+from causality_sdk.cli.queue._elsewhere import elsewhere, here
 from causality_sdk.cli.queue.selection import chosen_files, file_options
 from causality_sdk.cli.queue_files import FileReport, report
 from causality_sdk.holders import since
@@ -17,6 +19,7 @@ from causality_sdk.holders import since
 
 @click.command(
     cls=CommandWithClient,
+    uses=FILES,
     epilog="""\b
 Examples:
   causality queue status
@@ -31,23 +34,43 @@ def command() -> None:
 
     Exits with 4 if one of the files cannot be read; the others are shown. The last error is that
     of the last dead letter: what a running service sees, only its log and client.stats() know.
+    Events that wait for another server than the one these options name, or with another api key
+    where that names the project, are shown with the command that sends them.
     """
     out = output()
     reports = [report(path) for path in chosen_files()]
     whole = [each.snapshot for each in reports if each.snapshot is not None]
+    to = here(settings())
+    documents, texts, stranded = [], [], 0
+    for each in reports:
+        # What somebody owns, its owner delivers.
+        waits = None if each.holder.held else elsewhere(each.path, each.snapshot, to)
+        document, text = each.document(), _text(each)
+        document["elsewhere"] = None
+        if waits is not None and to is not None:
+            stranded += waits.pending
+            command = waits.command(to)
+            document["elsewhere"] = {"for": waits.whom, "command": command}
+            text += (
+                f"\n  NOT SENT      by a client with these options: they wait for"
+                f" {printable(waits.whom)}\n                {printable(command)}"
+            )
+        documents.append(document)
+        texts.append(text)
     document = {
-        "files": [each.document() for each in reports],
+        "files": documents,
+        "elsewhere": stranded,
         "pending": sum(each.pending for each in whole),
         "pending_bytes": sum(each.pending_bytes for each in whole),
         "dead_letters": sum(each.letters for each in whole),
     }
-    lines = "\n\n".join(_text(each) for each in reports)
-    if len(reports) > 1:
+    lines = "\n\n".join(texts) if texts else None
+    if lines is not None and len(reports) > 1:
         lines += (
             f"\n\n{len(reports)} files: {document['pending']:,} waiting"
             f" ({size(int(str(document['pending_bytes'])))}), {document['dead_letters']:,} dead"
             " letters"
-        )
+        ) + (f"; {stranded:,} of them wait for another destination" if stranded else "")
     out.result(document, lines)
     if len(whole) < len(reports):
         raise click.exceptions.Exit(UNREADABLE)
