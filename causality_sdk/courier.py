@@ -17,7 +17,7 @@ from causality_sdk.chance import Chance
 from causality_sdk.dead_letters import bury, name_of
 from causality_sdk.delivery import Outcome, judge
 from causality_sdk.diagnosis import Blame, Chosen, Diagnosis, Next, Position
-from causality_sdk.errors import DeliveryError, ResponseError, TransportError
+from causality_sdk.errors import DeliveryError, QueueError, ResponseError, TransportError
 from causality_sdk.logs import DEBUG, Log
 from causality_sdk.queue import Queue, Row
 from causality_sdk.transport.base import Transport
@@ -85,6 +85,8 @@ class Courier:
         self._transport: Transport | None = None  # made by the first attempt: it loads requests
         self._offline = False  # the last attempt had no answer
         self._unsettled: Sequence[Row] = ()  # acknowledged, but the disk did not take the removal
+        self._unsettled_ids: frozenset[int] = frozenset()  # once it refused; never sent again
+        self._accepted_now = False  # by the attempt under way: its rows are not to be evicted yet
 
     @property
     def unsettled(self) -> int:
@@ -106,9 +108,10 @@ class Courier:
         What is accepted stays `unsettled` until `settle()`. What a wire or transport of the user's
         raises is a failure like another. Raises `QueueError` for the disk.
         """
-        chosen = self._diagnosis.choose(after, most, counts=counts)
+        chosen = self._diagnosis.choose(after, most, counts=counts, done=self._unsettled_ids)
         if not chosen.rows:
             return None
+        self._accepted_now = False
         try:
             return self._attempt(chosen, timeout)
         except BaseException as error:
@@ -118,20 +121,24 @@ class Courier:
         finally:
             # Between two attempts nothing is in flight: at the cap an event that cannot be
             # delivered is evicted itself, and not good ones in its stead.
-            if not self._unsettled:
+            if not self._accepted_now:
                 self._queue.give_back()
 
     def settle(self) -> Sequence[str]:
         """Deletes what was acknowledged, buries what is beyond hope; gives the names of the buried.
 
-        Raises `QueueError`; the next call tries again. Until it succeeded nothing else is sent: an
-        acknowledged row must not go out a second time.
+        Raises `QueueError`; the next call tries again. Until it succeeded those rows are passed
+        over: an acknowledged one must not go out a second time.
         """
         suspects = self._diagnosis.suspects
-        self._queue.settle(self._unsettled)
+        try:
+            self._queue.settle(self._unsettled)
+        except QueueError:
+            self._unsettled_ids = frozenset(row_id for row_id, _ in self._unsettled)
+            raise
         passed = suspects.forget(row_id for row_id, _ in self._unsettled)
         self._diagnosis.chance.failed(passed)  # they were refused, and pass as they are
-        self._unsettled = ()
+        self._unsettled, self._unsettled_ids = (), frozenset()
         self._queue.give_back()
         buried: list[str] = []
         for row_id, suspect in suspects.doomed().items():
@@ -308,7 +315,9 @@ class Courier:
     ) -> Answered:
         accepted, refused = _sorted(chosen.rows, verdicts)
         position = self._diagnosis.accepted(chosen, accepted, refused, response.status)
-        self._unsettled = accepted
+        if accepted:
+            self._accepted_now = True
+            self._unsettled = [*self._unsettled, *accepted] if self._unsettled else accepted
         return Answered(
             position.after,
             position.last,

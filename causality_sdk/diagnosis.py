@@ -129,12 +129,22 @@ class Diagnosis:
         """Whether this event belongs to the batch under way, and may pass with it."""
         return bool(self._rows) and self._rows[0][0] <= row_id <= self._rows[-1][0]
 
-    def choose(self, after: int, most: int, *, counts: bool = True) -> Chosen:
-        """The rows to send, in flight from now on. No rows: there is nothing behind `after`."""
+    def choose(
+        self,
+        after: int,
+        most: int,
+        *,
+        counts: bool = True,
+        done: Container[int] = frozenset(),
+    ) -> Chosen:
+        """The rows to send, in flight from now on. No rows: there is nothing behind `after`.
+
+        Ids in `done` are acknowledged already.
+        """
         self._unanswerable = False
         if self._asking or self.blocked:
             question = {row_id for row_id, _ in self._part()}
-            scout = self._next_scout(question)
+            scout = self._next_scout(question, done)
             if scout is not None and (self._is_head or question != {scout[0]}):
                 held = self._queue.hold([scout])
                 if held:
@@ -147,18 +157,28 @@ class Diagnosis:
                 self._shrink(held)  # evicted meanwhile, or purged
             if held:
                 return Chosen(held, scouting=False, counts=counts)
-        rows = self._queue.take(
-            after,
-            max_events=min(most, self._limit.events),
-            max_bytes=self._limit.bytes,
-            alone=self.suspects.alone,
-        )
+        rows = self._take(after, most, done)
         if after == 0 and rows:
             self.suspects.forget_below(rows[0][0])
         self._rows, self._after = rows, after
         return Chosen(rows, scouting=False, counts=counts)
 
-    def _next_scout(self, question: Container[int]) -> Row | None:
+    def _take(self, after: int, most: int, done: Container[int]) -> Sequence[Row]:
+        while True:
+            rows = self._queue.take(
+                after,
+                max_events=min(most, self._limit.events),
+                max_bytes=self._limit.bytes,
+                alone=self.suspects.alone,
+            )
+            if not done or not rows:
+                return rows
+            left = [row for row in rows if row[0] not in done]
+            if left:
+                return left
+            after = rows[-1][0]
+
+    def _next_scout(self, question: Container[int], done: Container[int]) -> Row | None:
         """The head of the batch, or one from elsewhere; the head goes more often.
 
         A head that passes keeps the order, also when a server is back after an outage. One that
@@ -167,7 +187,7 @@ class Diagnosis:
         turn, self._asked = self._asked, self._asked + 1
         part = self._part()
         self._is_head = turn % ELSEWHERE != self._elsewhere_at and bool(part)
-        return part[0] if self._is_head else self._scout.choose(question)
+        return part[0] if self._is_head else self._scout.choose(question, done)
 
     def _part(self) -> Sequence[Row]:
         return self._rows if self._bisection is None else self._bisection.next()

@@ -24,14 +24,17 @@ class Scout:
         self._suspects = suspects
         self._failed: set[int] = set()  # scouts of this question that did not pass either
 
-    def choose(self, question: Container[int] = ()) -> Row | None:
+    def choose(self, question: Container[int] = (), done: Container[int] = ()) -> Row | None:
         """The newest event that is no suspect: of a type without suspects and from elsewhere.
 
-        `question`: ids of the events that failed. One of them is better than nobody.
+        `question`: ids of the events that failed. One of them is better than nobody. `done`: of
+        those that are not to be sent any more.
         """
         suspected: set[object] = set()
         candidates: list[tuple[object, Row]] = []
         for row in self._queue.newest(LOOK):
+            if row[0] in done:
+                continue
             kind = _type(row[1])
             if row[0] in self._suspects:
                 suspected.add(kind)

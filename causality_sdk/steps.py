@@ -31,6 +31,8 @@ NAMED = 3  # buried events in one line of the log
 IDLE_STEPS = 3  # in a row, that were due and did nothing: an event may just have come
 IDLE_PAUSE = 0.001  # seconds, doubled each time
 IDLE_MOST = 1.0
+UNSETTLED_MOST = 20_000  # events that are acknowledged and still queued, before no more are sent
+DISK_PAUSE = 1.0  # seconds before a disk that did not take them off the queue is tried again
 BUFFER_PAUSE = 1.0  # seconds before a disk that did not take the buffer is tried again
 SMALL_QUEUE = 1000  # events; a longer backlog will need its free pages soon
 
@@ -88,6 +90,7 @@ class Steps:
         self._worked = False  # this step did something
         self._idle = 0  # steps in a row that were due and did nothing
         self._orphan_fails = False  # the last attempt with one did
+        self._settle_at = -math.inf  # when the disk is tried again that did not take rows off
         self._buffer_at = -math.inf  # when the buffer is tried again, after the disk refused it
         self._disk_logged = False  # one line for a failing disk, until it works again
         self.flushes = Flushes()  # any thread adds, the sender completes
@@ -124,8 +127,7 @@ class Steps:
         try:
             self._mend()
             self._upkeep()
-            if self._courier.unsettled:
-                self._settle()
+            self._settle_at_last()
             if self.flushes.take_added():
                 self._pacer.flush_began()
             tried = self._may_send()
@@ -181,8 +183,9 @@ class Steps:
         )
         if due is not None:
             due = max(due, self._throttle.ready_at())
-        if self._courier.unsettled:
-            due = self._pacer.retry_at  # the disk is tried again, whatever else there is to do
+        if self._courier.unsettled:  # the disk is tried again, whatever else there is to do
+            again = max(self._settle_at, self._pacer.retry_at)
+            due = again if due is None else min(due, again)
         if self._buffer.waiting:
             due = self._buffer_at if due is None else min(due, self._buffer_at)
         is_well = self._pacer.failures == 0 and not self._orphan_fails
@@ -347,6 +350,24 @@ class Steps:
         self.last_success_ms = time.time_ns() // 1_000_000
         self._throttle.accepted(self._clock(), events)
         self._pacer.succeeded()
+
+    def _settle_at_last(self) -> None:
+        """Once more what the disk did not take off the queue.
+
+        Meanwhile the events behind it are delivered, up to a limit: they are not sent again, and
+        in a crash are only those that would be.
+        """
+        if not self._courier.unsettled or self._clock() < self._settle_at:
+            return
+        try:
+            self._settle()
+        except QueueError as error:
+            if self._courier.unsettled >= UNSETTLED_MOST or self._queue.damage is not None:
+                raise
+            self._worked = True
+            self._settle_at = self._clock() + DISK_PAUSE
+            self._tell_disk_trouble(error)
+            self.flushes.failed(error)
 
     def _settle(self) -> None:
         self._worked = True
