@@ -27,6 +27,7 @@ class Refusals:
     times: list[int] = field(default_factory=list)  # numbers of the requests
     counted: int = 0  # refusals that have a witness
     waiting: bool = False  # the last has none yet
+    failures: int = 0  # times that a request with this event alone failed otherwise
     bisected_at: int | None = None  # what was accepted in all when its batch was refused
 
 
@@ -68,9 +69,18 @@ class ModelServer:
                 self.violations.append(f"{key} was sent again after it was acknowledged")
         self.requests.append(keys)
         self.sizes.append((len(batch), sum(len(raw) for _, raw in batch)))
-        response = self.phase(self, batch)
+        try:
+            response = self.phase(self, batch)
+        except TransportError:
+            self._failed(batch)
+            raise
         self._account(batch, response)
         return response
+
+    def _failed(self, batch: Sequence[WireEvent]) -> None:
+        """Neither taken nor refused: it may count, where others pass meanwhile."""
+        if len(batch) == 1:
+            self.refusals.setdefault(batch[0][0], Refusals()).failures += 1
 
     # ------------------------------------------------------------------ facts and accounts
 
@@ -89,6 +99,8 @@ class ModelServer:
     def _account(self, batch: Sequence[WireEvent], response: Response) -> None:
         """By the rules of the documents, not by those of the code."""
         accepted, refused = clearly_said(response, len(batch))
+        if not (accepted or refused) and response.status not in (400, 413, 422):
+            self._failed(batch)
         if response.status in (400, 422):
             for key, _ in batch:
                 entry = self.refusals.setdefault(key, Refusals())
