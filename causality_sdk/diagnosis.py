@@ -102,6 +102,7 @@ class Diagnosis:
         self._is_head = False  # the last scout was
         self._muddled = False  # the same, at any time since this batch began
         self._unanswerable = False  # there is nobody to ask
+        self._is_guilty = False  # others passed while this batch did not
         self._fruitless = 0  # requests refused since one was accepted
 
     # ------------------------------------------------------------------ what to send
@@ -285,6 +286,8 @@ class Diagnosis:
         so that what is smaller does not go at once.
         """
         rows = chosen.rows
+        if not self.is_known(rows):
+            self.suspects.doubt()
         if chosen.scouting:
             self._scout.failed(rows[0][0])
             self._away = self._muddled = True
@@ -298,7 +301,8 @@ class Diagnosis:
         if self._unanswerable:
             return self._nobody_to_ask(rows)
         enough = self._enough(rows, limited=limited)
-        if self._tries >= enough and len(rows) > 1 and self._bisection is not None:
+        is_search = self._bisection is not None or self._is_guilty
+        if self._tries >= enough and len(rows) > 1 and is_search:
             self._halve(infers=False)  # a scout passed before this search began
             return Next.WAIT if limited else Next.AGAIN
         soon = hold and self._tries == 1 and self.chance.rate < RARE
@@ -320,14 +324,18 @@ class Diagnosis:
 
     def _is_doubted(self, rows: Sequence[Row]) -> bool:
         """Whether there is reason to think that the fault is in these."""
-        known = len(rows) == 1 and rows[0][0] in self.suspects.alone
-        return known or self._bisection is not None
+        return self._bisection is not None or self._is_guilty or self.is_known(rows)
+
+    def is_known(self, rows: Sequence[Row]) -> bool:
+        """Whether this is an event that was found before, and goes alone."""
+        return len(rows) == 1 and rows[0][0] in self.suspects.alone
 
     def _can_ask(self, rows: Sequence[Row]) -> bool:
         return len(rows) > 1 or self._queue.pending > 1
 
     def not_sent(self) -> None:
         """No byte of it can have arrived: that says nothing about what was in it."""
+        self.suspects.doubt()
         if self._bisection is None and not self._asking:
             self._limit.away()
             self.let_go()
@@ -395,6 +403,7 @@ class Diagnosis:
         self.suspects.isolate(row_id)
         self._rows = self._rows[1:]
         self._left = True
+        self._is_guilty = True  # if the head was not the only one, the others are found by halves
 
     def _words(self, row_id: int, times: int) -> str:
         assert self._blame is not None  # noqa: S101 - what failed() has set
@@ -485,4 +494,5 @@ class Diagnosis:
         self._blame = None
         self._limited = False
         self._asking = self._away = self._muddled = self._elsewhere_failed = False
+        self._is_guilty = False
         self._scout.forget()

@@ -38,6 +38,9 @@ class Suspects:
         self._chance = Chance() if chance is None else chance
         self._by_id: dict[int, Suspect] = {}
         self._waiting: set[int] = set()  # ids of those whose last refusal waits for a witness
+        # The same, where the server may as well have been away: only as long as nothing else fails.
+        self._between: set[int] = set()
+        self._is_well = False  # the last request with anything else passed
         self._doomed: set[int] = set()  # ids of those with enough counted refusals
         self.alone: set[int] = set()  # ids of those that fail what goes with them
 
@@ -53,7 +56,8 @@ class Suspects:
     ) -> None:
         """The server refused this event by itself; so many times in a row, which count as one.
 
-        `waits`: an event that is accepted later is a witness. Not where the server may be away.
+        `waits`: an event that is accepted later is a witness. Not where the server may be away:
+        then it takes one before and one after it, and nothing else that failed in between.
         """
         suspect = self._by_id.setdefault(row_id, Suspect())
         suspect.attempts += times
@@ -62,10 +66,13 @@ class Suspects:
         if witnessed:
             self._count(row_id)
             self._waiting.discard(row_id)
+            self._between.discard(row_id)
         elif waits:
             # However often it was refused while nothing passed, that is one refusal: a broker that
             # was away for a day must not use up all three at the moment it comes back.
             self._waiting.add(row_id)
+        elif self._is_well:
+            self._between.add(row_id)
 
     def isolate(self, row_id: int) -> None:
         """This event fails the whole request it is in; it goes alone from now on."""
@@ -73,9 +80,16 @@ class Suspects:
 
     def witness(self) -> None:
         """The server accepted an event: the refusals before it were not the server's fault."""
-        for row_id in self._waiting:
+        for row_id in self._waiting | self._between:
             self._count(row_id)
         self._waiting.clear()
+        self._between.clear()
+        self._is_well = True
+
+    def doubt(self) -> None:
+        """A request with other events failed, too: the server may have been away."""
+        self._between.clear()
+        self._is_well = False
 
     def forget(self, ids: Iterable[int]) -> int:
         """These were accepted after all, or left the queue. Gives the refusals they had."""
@@ -87,6 +101,7 @@ class Suspects:
             if suspect is not None:
                 refusals += suspect.attempts
                 self._waiting.discard(row_id)
+                self._between.discard(row_id)
                 self._doomed.discard(row_id)
                 self.alone.discard(row_id)
         return refusals
