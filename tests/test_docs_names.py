@@ -59,3 +59,49 @@ def test_the_glossary_is_in_the_order_of_the_alphabet() -> None:
     words = [word.lower() for word in re.findall(r"^\| \[?(\w[^|\](,]*)", GLOSSARY, re.MULTILINE)]
     words.remove("word ")
     assert words == sorted(words)
+
+
+PACKAGE = DOCS.parent / "causality_sdk"
+# The literals of the package, with those that go on in the next line put together.
+SOURCE = re.sub(
+    r'"\s*\n\s*f?"',
+    "",
+    "\n".join(path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))),
+)
+LOG = (DOCS / "explanation" / "delivery.md").read_text(encoding="utf-8")
+WHY = (DOCS / "how-to" / "events-that-do-not-arrive.md").read_text(encoding="utf-8")
+
+
+def parts(message: str) -> list[str]:
+    """What of a message is the same each time: without numbers, names and the server's words."""
+    found = re.split(r"\d+\S*|https?://\S+|[…():]|\b(?:1 )?events? waits?\b", message)
+    return [part.strip(" ,;.") for part in found if len(part.strip(" ,;.")) > 7]
+
+
+def told() -> list[str]:
+    """The parts of each message in the table of log lines."""
+    table = LOG.split("\n## What the log says\n")[1].split("\n\nEach begins")[0]
+    messages = re.findall(r"^\| [A-Z]+ \| [^|]+ \| `([^`]+)` \|$", table, re.MULTILINE)
+    assert len(messages) >= 6
+    return [part for message in messages for part in parts(message)]
+
+
+def explained() -> list[str]:
+    """The parts of each message that the page on events that do not arrive explains."""
+    table = WHY.split("\n## What the messages mean\n")[1].split("\n\nWhat each")[0]
+    messages = re.findall(r"\*([^*|]+)\*", table)
+    assert len(messages) >= 12
+    return [part for message in messages for part in parts(message)]
+
+
+@pytest.mark.parametrize("words", sorted({*told(), *explained()}))
+def test_a_message_on_a_page_is_one_of_the_code(words: str) -> None:
+    assert words in SOURCE
+
+
+def test_a_message_that_nobody_says_is_found() -> None:
+    assert parts("delivery failed, 1 event waits: the server answered 503: no") == [
+        "delivery failed",
+        "the server answered",
+    ]
+    assert "delivery went wrong" not in SOURCE
