@@ -135,7 +135,9 @@ class Courier:
             self._queue.settle(self._unsettled)
         except QueueError:
             self._unsettled_ids = frozenset(row_id for row_id, _ in self._unsettled)
+            self._queue.keep(self._unsettled)
             raise
+        self._queue.keep(())
         passed = suspects.forget(row_id for row_id, _ in self._unsettled)
         self._diagnosis.chance.failed(passed)  # they were refused, and pass as they are
         self._unsettled, self._unsettled_ids = (), frozenset()
@@ -186,7 +188,8 @@ class Courier:
         self._tell(chosen, request, began, complaint or f"{response.status}, accepted")
         if outcome is Outcome.SETTLED or complaint is None:
             return self._answered(chosen, verdicts, response, complaint)
-        blame = Blame(response.status, _words(complaint), f"answered {response.status}")
+        said = f"answered {response.status}"
+        blame = Blame(response.status, _words(complaint), said, complaint)
         hold = outcome is Outcome.HOLD
         if outcome is Outcome.REFUSED:
             found = self._diagnosis.refused(chosen, blame)
@@ -233,7 +236,7 @@ class Courier:
 
     def _tell(self, chosen: Chosen, request: Request, began: float, how: object) -> None:
         """One line for each attempt, for who asks why an event does not arrive."""
-        if not self._log.is_told(DEBUG):
+        if not self._log.is_told(DEBUG) or getattr(self._transport, "tells_attempts", False):
             return
         self._log.debug(
             "causality: %s %s, %s, %d bytes, %.3f s: %s",
@@ -256,7 +259,7 @@ class Courier:
             self._diagnosis.not_sent()
             return Failed(error)
         # It may have arrived: it goes again first and unchanged, so that the server knows its keys.
-        blame = Blame(None, str(error), f"there was no answer ({error.reason})")
+        blame = Blame(None, str(error), f"there was no answer ({error.reason})", error)
         found = self._diagnosis.failed(chosen, blame)
         if isinstance(found, Position):
             return self._found(found, chosen.rows, error, status=None)
@@ -268,7 +271,7 @@ class Courier:
         kind = type(error).__name__
         told = DeliveryError(f"{kind} was raised in place of an answer: {error}")
         told.__cause__ = error
-        found = self._diagnosis.failed(chosen, Blame(None, str(told), f"raised {kind}"))
+        found = self._diagnosis.failed(chosen, Blame(None, str(told), f"raised {kind}", told))
         if isinstance(found, Position):
             return self._found(found, chosen.rows, told, status=None)
         return self._failure(chosen, told, found)
@@ -315,6 +318,10 @@ class Courier:
     ) -> Answered:
         accepted, refused = _sorted(chosen.rows, verdicts)
         position = self._diagnosis.accepted(chosen, accepted, refused, response.status)
+        told: DeliveryError | None = complaint
+        found, self._diagnosis.found = self._diagnosis.found, None
+        if found is not None:  # this one passed, and so another is to blame
+            told = _named(found.error, found.payload)
         if accepted:
             self._accepted_now = True
             self._unsettled = [*self._unsettled, *accepted] if self._unsettled else accepted
@@ -325,7 +332,7 @@ class Courier:
             len(refused),
             position.left,
             response.status,
-            complaint,
+            told,
         )
 
     def _verdicts(self, response: Response, count: int) -> Sequence[Verdict]:

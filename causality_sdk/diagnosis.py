@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from causality_sdk.batch import BatchLimit, size_of
 from causality_sdk.bisection import Bisection
 from causality_sdk.chance import RARE, Chance
+from causality_sdk.errors import DeliveryError
 from causality_sdk.queue import Queue, Row
 from causality_sdk.scout import Scout
 from causality_sdk.suspects import Suspects
@@ -71,6 +72,16 @@ class Blame:
     words: str
     said: str
     """Such as "answered 500"."""
+    error: DeliveryError
+    """What is told of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An event that was found to be to blame, by another one that passed."""
+
+    payload: bytes
+    error: DeliveryError
 
 
 NOWHERE = Position(-1, -1, left=False)
@@ -104,6 +115,7 @@ class Diagnosis:
         self._unanswerable = False  # there is nobody to ask
         self._is_guilty = False  # others passed while this batch did not
         self._fruitless = 0  # requests refused since one was accepted
+        self.found: Found | None = None  # since it was last taken
 
     # ------------------------------------------------------------------ what to send
 
@@ -385,8 +397,11 @@ class Diagnosis:
             return NOWHERE
         self._limit.restore()
         row_id, blame = rows[0][0], self._blame
+        self.found = Found(rows[0][1], blame.error)
         words = self._words(row_id, self._tries)
-        return self._set_aside(row_id, Blame(blame.status, words, blame.said), witnessed=True)
+        return self._set_aside(
+            row_id, Blame(blame.status, words, blame.said, blame.error), witnessed=True
+        )
 
     def _blame_head(self) -> None:
         """The head failed as a scout, and the next scout passed."""
@@ -397,6 +412,7 @@ class Diagnosis:
             self.let_go()
             return
         row_id = self._rows[0][0]
+        self.found = Found(self._rows[0][1], self._blame.error)
         self.suspects.refused(
             row_id, status=self._blame.status, words=self._words(row_id, 1), witnessed=True
         )

@@ -43,6 +43,7 @@ class Queue(Intake):
     """The queue in one file that the caller owns. Prepared by `schema.prepare` beforehand."""
 
     _breathed_at = 0  # the newest id at that time; the sender's
+    _kept: tuple[int, int] | None = None  # ids first to last; the sender's
 
     def peek(self, after: int, *, max_events: int, max_bytes: int) -> list[Row]:
         """The oldest rows with an id above `after`, in order: as many as fit, but at least one.
@@ -102,7 +103,7 @@ class Queue(Intake):
             return rows
         finally:
             with self._lock:
-                self._in_flight = (rows[0][0], rows[-1][0]) if rows else (0, 0)
+                self._in_flight = self._flying(rows)
 
     def _account_for_purged(self) -> None:
         self._check_reentry()
@@ -114,7 +115,7 @@ class Queue(Intake):
         """Those of `rows`, read before, that are still queued; in flight as after a `take`."""
         first, last = rows[0][0], rows[-1][0]
         with self._lock:
-            self._in_flight = (first, last)
+            self._in_flight = self._flying(rows)
         try:
             with self._reading:
                 found = self._reader.execute(_IDS, (first, last)).fetchall()
@@ -128,7 +129,24 @@ class Queue(Intake):
     def give_back(self) -> None:
         """No row is in flight any more."""
         with self._lock:
-            self._in_flight = (0, 0)
+            self._in_flight = self._flying(())
+
+    def keep(self, rows: Sequence[Row]) -> None:
+        """These are acknowledged and could not be removed: not to be evicted, and counted so.
+
+        Nor is what lies between them and what is in flight. None: all was removed.
+        """
+        with self._lock:
+            self._kept = (rows[0][0], rows[-1][0]) if rows else None
+            self._in_flight = self._flying(())
+
+    def _flying(self, rows: Sequence[Row]) -> tuple[int, int]:
+        if not rows:
+            return self._kept or (0, 0)
+        first, last = rows[0][0], rows[-1][0]
+        if self._kept is None:
+            return first, last
+        return min(first, self._kept[0]), max(last, self._kept[1])
 
     def settle(self, rows: Sequence[Row]) -> int:
         """Deletes rows that the server acknowledged, in slices; gives the number really deleted.

@@ -138,7 +138,6 @@ class Steps:
                 self._adopt()
             elif tried:
                 self._adopts_next = True
-                self._state = "sending"
                 self._deliver()
             aside = self._pacer.anything_aside
             if tried or not aside:  # a pass that left something counts once, as it ends
@@ -279,6 +278,7 @@ class Steps:
     # ------------------------------------------------------------------ one batch
 
     def _deliver(self) -> None:
+        before, self._state = self._state, "sending"
         self._throttle.began(self._clock())
         result = self._courier.deliver(
             self._pacer.cursor,
@@ -289,6 +289,7 @@ class Steps:
             counts=not self._throttle.is_at_once,
         )
         if result is None:
+            self._state = before  # nothing was sent
             self._pacer.reached(self._queue.last_id)
         elif isinstance(result, Answered):
             self._answered(result)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from model_server import (
     ModelServer,
+    Phase,
     answering,
     failing,
     fine,
@@ -23,6 +25,8 @@ from simulation import Simulation
 
 from causality_sdk.dead_letters import DeadLetter, DeadLetters
 from causality_sdk.errors import ResponseError, TransportError
+from causality_sdk.testing._batch import WireEvent
+from causality_sdk.wire.base import Response
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -605,3 +609,21 @@ def test_a_flush_through_a_bisection_is_not_a_failure_for_each_part(
         assert isinstance(flush.error, ResponseError)
         assert flush.error.status == 400
         assert simulation.pending_ids() == [7]
+
+
+@pytest.mark.parametrize("what", [answering(500, b"cannot read order 7"), failing("closed")])
+def test_an_event_that_is_found_by_a_scout_is_named(
+    path: Path, server: ModelServer, what: Phase
+) -> None:
+    def phase(model: ModelServer, batch: Sequence[WireEvent]) -> Response:
+        return what(model, batch) if any(key == "k7" for key, _ in batch) else fine(model, batch)
+
+    server.phase = phase
+    with Simulation(path, transport=server, batch_size=10) as simulation:
+        simulation.track(30)
+        simulation.run(120)
+        assert simulation.queue.pending <= 1
+        told = [str(error) for error in simulation.errors if "k7" in str(error)]
+        assert told
+        assert "is set aside" in told[0]
+        check_books(simulation, server)

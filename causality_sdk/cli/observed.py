@@ -61,12 +61,22 @@ class ObservedTransport:
         self._alarm = alarm
         self._failed = 0  # attempts in a row
 
+    @property
+    def endpoint(self) -> str:
+        """Where requests go."""
+        found: str = getattr(self._inner, "endpoint", "")
+        return found
+
+    @property
+    def tells_attempts(self) -> bool:
+        """True: nobody else need."""
+        return True
+
     def send(self, request: Request, timeout: float) -> Response:
         """The same as that of `inner`."""
         if self._before is not None:
             self._before()
-        endpoint = getattr(self._inner, "endpoint", "")
-        told = f"{request.method} {endpoint}{request.path} ({size(len(request.body))})"
+        told = f"{request.method} {self.endpoint}{request.path} ({size(len(request.body))})"
         started = time.monotonic()
         waiting = self._waiting(timeout)
         try:
