@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 PATIENCE = 10  # batches at the ceiling before a larger one is tried
 MOST_PATIENCE = 320
+HASTE = 2  # the same where the ceiling is a guess
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class BatchLimit:
         self._at_ceiling = 0  # batches since the ceiling was set
         self._patience = PATIENCE
         self._is_trial = False  # the ceiling was raised, and has not stood the test yet
+        self._is_guess = False  # whether the ceiling is one
         self._kept: Size | None = None  # the ceiling before an attempt to find the size began
         self._events = self._start
 
@@ -71,9 +73,13 @@ class BatchLimit:
                 self._patience = PATIENCE  # what was too large once is so no more
             self._at_ceiling = 0
             self._is_trial = True
+            if self._is_guess:
+                self._patience = HASTE
+            # Doubled where it was a guess; else by half, since the true one was close below.
+            parts = 4 if self._is_guess else 3
             self._ceiling = Size(
-                min(self._most.events, self._ceiling.events * 3 // 2 + 1),
-                min(self._most.bytes, self._ceiling.bytes * 3 // 2 + 1),
+                min(self._most.events, self._ceiling.events * parts // 2 + 1),
+                min(self._most.bytes, self._ceiling.bytes * parts // 2 + 1),
             )
 
     def away(self) -> None:
@@ -84,7 +90,11 @@ class BatchLimit:
         """A batch of that size did not pass: maybe half of it does."""
         if self._kept is None:
             self._kept = self._ceiling
+        was_trial = self._is_trial
         self.too_large(size)
+        if not was_trial:  # it may as well have been the time
+            self._patience = min(self._patience, HASTE)
+            self._is_guess = True
 
     def restore(self) -> None:
         """It was not the size that they did not pass for."""
@@ -98,6 +108,7 @@ class BatchLimit:
             return
         if self._is_trial:
             self._patience = min(self._patience * 4, MOST_PATIENCE)
+        self._is_guess = False
         good = self._proven if self._proven.events < size.events else NONE
         self._ceiling = Size(
             max(1, min(self._ceiling.events, max(size.events // 2, passed.events, good.events))),
