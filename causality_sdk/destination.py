@@ -96,4 +96,6 @@ def fingerprint(api_key: str) -> str:
     """Tells one api key from another without holding it."""
     import hashlib  # with OpenSSL, which `import causality_sdk` does not load
 
-    return hashlib.sha256(b"causality-sdk queue\x00" + api_key.encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        b"causality-sdk queue\x00" + api_key.encode("utf-8", "surrogatepass")
+    ).hexdigest()[:16]

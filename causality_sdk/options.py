@@ -57,6 +57,7 @@ class ClientOptions(TypedDict, total=False):
     wire: str | Wire
     transport: Transport | None
     take_over: bool
+    key_is_destination: bool
     fallback: Fallback | None
     strict: bool
     start: bool

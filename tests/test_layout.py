@@ -105,7 +105,7 @@ ALLOWED: dict[str, set[str]] = {
     "detached": set(),
     "default_path": {"errors"},
     "delivery": {"errors", "wire.base"},
-    "diagnosis": {"queue"} | REFUSALS,
+    "diagnosis": {"errors", "queue"} | REFUSALS,
     "errors": set(),
     "event": {"errors", "context", "keys", "option_names", "plain", "timestamps"},
     "events": {"events.*"},
