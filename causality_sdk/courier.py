@@ -44,6 +44,7 @@ class Answered:
     status: int | None
     complaint: DeliveryError | None
     """What to report, where not all was accepted."""
+    retry_after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Failed:
     events: int = 0
     """That were sent."""
     whole: bool = True
-    """It was a batch as usual, and not a scout or a part of one."""
+    """It was a batch as usual: no scout, no part of one, no event that failed alone before."""
 
 
 class Courier:
@@ -177,6 +178,7 @@ class Courier:
         self._tell(chosen, request, began, complaint or f"{response.status}, accepted")
         if outcome is Outcome.SETTLED or complaint is None:
             return self._answered(chosen, verdicts, response, complaint)
+        retry_after = response.headers.get("retry-after")
         blame = Blame(response.status, _words(complaint), f"answered {response.status}")
         hold = outcome is Outcome.HOLD
         if outcome is Outcome.REFUSED:
@@ -184,13 +186,11 @@ class Courier:
         elif outcome is Outcome.TOO_LARGE:
             found = self._diagnosis.too_large(chosen, blame)
         else:
-            limited = response.status in _LIMITED or "retry-after" in response.headers
+            limited = response.status in _LIMITED or retry_after is not None
             found = self._diagnosis.failed(chosen, blame, hold=hold, limited=limited)
         if isinstance(found, Position):
-            return self._found(found, complaint, status=response.status)
-        return self._failure(
-            chosen, complaint, found, hold=hold, retry_after=response.headers.get("retry-after")
-        )
+            return self._found(found, complaint, response.status, retry_after)
+        return self._failure(chosen, complaint, found, hold=hold, retry_after=retry_after)
 
     def _look_first(self, timeout: float) -> None:
         """After an attempt without an answer, a packet goes ahead where it can.
@@ -250,7 +250,7 @@ class Courier:
         blame = Blame(None, str(error), f"there was no answer ({error.reason})")
         found = self._diagnosis.failed(chosen, blame)
         if isinstance(found, Position):
-            return self._found(found, error, status=None)
+            return self._found(found, error)
         return self._failure(chosen, error, found)
 
     def _raised(self, chosen: Chosen, error: BaseException) -> Answered | Failed:
@@ -261,7 +261,7 @@ class Courier:
         told.__cause__ = error
         found = self._diagnosis.failed(chosen, Blame(None, str(told), f"raised {kind}"))
         if isinstance(found, Position):
-            return self._found(found, told, status=None)
+            return self._found(found, told)
         return self._failure(chosen, told, found)
 
     def _failure(
@@ -282,12 +282,19 @@ class Courier:
             again=again,
             certain=certain,
             events=len(chosen.rows),
-            whole=not (chosen.scouting or self._diagnosis.is_searching),
+            whole=not (chosen.scouting or self._diagnosis.is_doubted(chosen.rows)),
         )
 
-    def _found(self, position: Position, error: DeliveryError, *, status: int | None) -> Answered:
+    def _found(
+        self,
+        position: Position,
+        error: DeliveryError,
+        status: int | None = None,
+        retry_after: str | None = None,
+    ) -> Answered:
         """An event is set aside: delivery goes on behind it."""
-        return Answered(position.after, position.last, (), 1, position.left, status, error)
+        left = position.left
+        return Answered(position.after, position.last, (), 1, left, status, error, retry_after)
 
     def _answered(
         self,

@@ -308,9 +308,11 @@ class Steps:
             self._hooks.delivered(Delivered(delivered, size, answer.rejected, status))
         if answer.complaint is not None:
             self._complain(answer.complaint)
-            if self._courier.blocked:
+            blocked, asked = self._courier.blocked, answer.retry_after
+            if blocked or asked is not None:
                 self._state = "blocked"
-                self._back_off(Failure(answer.complaint), refused=True)
+                failure = Failure(answer.complaint, retry_after=asked, whole=False)
+                self._back_off(failure, refused=blocked)
 
     def _adopt(self) -> None:
         assert self.adoption is not None  # noqa: S101 - _may_adopt has looked
