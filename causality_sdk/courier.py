@@ -63,6 +63,8 @@ class Failed:
     """That were sent."""
     whole: bool = True
     """It was a batch as usual: no scout, no part of one, no event that failed alone before."""
+    suspected: bool = False
+    """It was an event that failed alone before; others may pass."""
 
 
 class Courier:
@@ -283,6 +285,7 @@ class Courier:
             certain=certain,
             events=len(chosen.rows),
             whole=not (chosen.scouting or self._diagnosis.is_doubted(chosen.rows)),
+            suspected=not chosen.scouting and self._diagnosis.is_known(chosen.rows),
         )
 
     def _found(

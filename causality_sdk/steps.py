@@ -288,7 +288,8 @@ class Steps:
                     certain=result.certain,
                     events=result.events,
                     whole=result.whole,
-                )
+                ),
+                suspected=result.suspected,
             )
 
     def _answered(self, answer: Answered) -> None:
@@ -353,10 +354,11 @@ class Steps:
         self.flushes.complained(error)
         self._hooks.error(error)
 
-    def _failed(self, failure: Failure) -> None:
+    def _failed(self, failure: Failure, *, suspected: bool = False) -> None:
         self.last_error = failure.error
         self._hooks.error(failure.error)
-        self._back_off(failure)
+        # What comes after a suspect may pass, and does not wait out its backoff.
+        self._back_off(failure, refused=suspected)
 
     def _back_off(self, failure: Failure, *, refused: bool = False) -> None:
         error, now = failure.error, self._clock()
