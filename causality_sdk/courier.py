@@ -100,16 +100,23 @@ class Courier:
         return self._diagnosis.blocked
 
     def deliver(
-        self, after: int, *, most: int, timeout: float, counts: bool = True
+        self,
+        after: int,
+        *,
+        most: int,
+        timeout: float,
+        counts: bool = True,
+        hurried: bool = False,
     ) -> Answered | Failed | None:
         """One attempt, with at most `most` events behind `after`; None if there is nothing.
 
         Not `counts`: it comes so soon after another that its failure says nothing about the events.
+        `hurried`: a flush waits for it.
 
         What is accepted stays `unsettled` until `settle()`. What a wire or transport of the user's
         raises is a failure like another. Raises `QueueError` for the disk.
         """
-        chosen = self._diagnosis.choose(after, most, counts=counts)
+        chosen = self._diagnosis.choose(after, most, counts=counts, hurried=hurried)
         if not chosen.rows:
             return None
         try:

@@ -28,6 +28,7 @@ from causality_sdk.suspects import Suspects
 
 FRUITLESS = 3  # requests refused in a row, and nothing accepted, before the server is suspected
 ASK_AFTER = 3  # failures of the same rows, before it is asked whose fault that is
+ASK_SOON = 2  # the same while a flush is waiting, whose retries must do for the answer
 LIMITED_ALONE = 6  # failures of one event with 429 or 503, which pass with time as a rule
 TWICE = 2  # refusals of an event alone that count as one: the first may have been chance
 ELSEWHERE = 4  # scouts while the server is away, of which one is not the head of the batch
@@ -103,6 +104,7 @@ class Diagnosis:
         self._muddled = False  # the same, at any time since this batch began
         self._unanswerable = False  # there is nobody to ask
         self._is_guilty = False  # others passed while this batch did not
+        self._ask_after = ASK_AFTER
         self._fruitless = 0  # requests refused since one was accepted
 
     # ------------------------------------------------------------------ what to send
@@ -125,8 +127,14 @@ class Diagnosis:
         """Whether this event belongs to the batch under way, and may pass with it."""
         return bool(self._rows) and self._rows[0][0] <= row_id <= self._rows[-1][0]
 
-    def choose(self, after: int, most: int, *, counts: bool = True) -> Chosen:
-        """The rows to send, in flight from now on. No rows: there is nothing behind `after`."""
+    def choose(
+        self, after: int, most: int, *, counts: bool = True, hurried: bool = False
+    ) -> Chosen:
+        """The rows to send, in flight from now on. No rows: there is nothing behind `after`.
+
+        `hurried`: a flush is waiting, with so many retries and no more.
+        """
+        self._ask_after = ASK_SOON if hurried else ASK_AFTER
         self._unanswerable = False
         if self._asking or self.blocked:
             question = {row_id for row_id, _ in self._part()}
@@ -299,8 +307,8 @@ class Diagnosis:
     def _enough(self, rows: Sequence[Row], *, limited: bool = False) -> int:
         """Failures in a row after which chance is no explanation."""
         if not self.is_doubted(rows):
-            return self.chance.failures_that_tell(ASK_AFTER)
-        least = ASK_AFTER if limited and not self.is_known(rows) else 1
+            return self.chance.failures_that_tell(self._ask_after)
+        least = self._ask_after if limited and not self.is_known(rows) else 1
         return self.chance.failures_that_tell(least, PART_UNLIKELY)
 
     def is_doubted(self, rows: Sequence[Row]) -> bool:

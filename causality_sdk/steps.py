@@ -271,6 +271,7 @@ class Steps:
             most=self._limits.max_batch_events,
             timeout=self.flushes.bounded(self._limits.timeout, self._clock()),
             counts=not self._throttle.is_at_once,
+            hurried=self.flushes.target is not None,
         )
         if result is None:
             self._pacer.reached(self._queue.last_id)
