@@ -46,7 +46,7 @@ class Failure:
     events: int = 0
     """That were sent."""
     whole: bool = True
-    """It was a batch as usual, and not a scout or a part of one."""
+    """It was a batch as usual: no scout, no part of one, no event that failed alone before."""
 
 
 class Drain(Protocol):

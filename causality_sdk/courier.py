@@ -44,6 +44,7 @@ class Answered:
     status: int | None
     complaint: DeliveryError | None
     """What to report, where not all was accepted."""
+    retry_after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,9 @@ class Failed:
     events: int = 0
     """That were sent."""
     whole: bool = True
-    """It was a batch as usual, and not a scout or a part of one."""
+    """It was a batch as usual: no scout, no part of one, no event that failed alone before."""
+    suspected: bool = False
+    """It was an event that failed alone before; others may pass."""
 
 
 class Courier:
@@ -99,16 +102,25 @@ class Courier:
         return self._diagnosis.blocked
 
     def deliver(
-        self, after: int, *, most: int, timeout: float, counts: bool = True
+        self,
+        after: int,
+        *,
+        most: int,
+        timeout: float,
+        counts: bool = True,
+        hurried: bool = False,
     ) -> Answered | Failed | None:
         """One attempt, with at most `most` events behind `after`; None if there is nothing.
 
         Not `counts`: it comes so soon after another that its failure says nothing about the events.
+        `hurried`: a flush waits for it.
 
         What is accepted stays `unsettled` until `settle()`. What a wire or transport of the user's
         raises is a failure like another. Raises `QueueError` for the disk.
         """
-        chosen = self._diagnosis.choose(after, most, counts=counts, done=self._unsettled_ids)
+        chosen = self._diagnosis.choose(
+            after, most, counts=counts, hurried=hurried, done=self._unsettled_ids
+        )
         if not chosen.rows:
             return None
         self._accepted_now = False
@@ -190,19 +202,18 @@ class Courier:
             return self._answered(chosen, verdicts, response, complaint)
         said = f"answered {response.status}"
         blame = Blame(response.status, _words(complaint), said, complaint)
+        retry_after = response.headers.get("retry-after")
         hold = outcome is Outcome.HOLD
         if outcome is Outcome.REFUSED:
             found = self._diagnosis.refused(chosen, blame)
         elif outcome is Outcome.TOO_LARGE:
             found = self._diagnosis.too_large(chosen, blame)
         else:
-            limited = response.status in _LIMITED or "retry-after" in response.headers
+            limited = response.status in _LIMITED or retry_after is not None
             found = self._diagnosis.failed(chosen, blame, hold=hold, limited=limited)
         if isinstance(found, Position):
-            return self._found(found, chosen.rows, complaint, status=response.status)
-        return self._failure(
-            chosen, complaint, found, hold=hold, retry_after=response.headers.get("retry-after")
-        )
+            return self._found(found, chosen.rows, complaint, response.status, retry_after)
+        return self._failure(chosen, complaint, found, hold=hold, retry_after=retry_after)
 
     def _look_first(self, timeout: float) -> None:
         """After an attempt without an answer, a packet goes ahead where it can.
@@ -262,7 +273,7 @@ class Courier:
         blame = Blame(None, str(error), f"there was no answer ({error.reason})", error)
         found = self._diagnosis.failed(chosen, blame)
         if isinstance(found, Position):
-            return self._found(found, chosen.rows, error, status=None)
+            return self._found(found, chosen.rows, error)
         return self._failure(chosen, error, found)
 
     def _raised(self, chosen: Chosen, error: BaseException) -> Answered | Failed:
@@ -273,7 +284,7 @@ class Courier:
         told.__cause__ = error
         found = self._diagnosis.failed(chosen, Blame(None, str(told), f"raised {kind}", told))
         if isinstance(found, Position):
-            return self._found(found, chosen.rows, told, status=None)
+            return self._found(found, chosen.rows, told)
         return self._failure(chosen, told, found)
 
     def _failure(
@@ -294,7 +305,8 @@ class Courier:
             again=again,
             certain=certain,
             events=len(chosen.rows),
-            whole=not (chosen.scouting or self._diagnosis.is_searching),
+            whole=not (chosen.scouting or self._diagnosis.is_doubted(chosen.rows)),
+            suspected=not chosen.scouting and self._diagnosis.is_known(chosen.rows),
         )
 
     def _found(
@@ -302,12 +314,13 @@ class Courier:
         position: Position,
         rows: Sequence[Row],
         error: DeliveryError,
-        *,
-        status: int | None,
+        status: int | None = None,
+        retry_after: str | None = None,
     ) -> Answered:
         """An event is set aside: delivery goes on behind it."""
         told = _named(error, rows[0][1]) if len(rows) == 1 else error
-        return Answered(position.after, position.last, (), 1, position.left, status, told)
+        left = position.left
+        return Answered(position.after, position.last, (), 1, left, status, told, retry_after)
 
     def _answered(
         self,

@@ -29,6 +29,7 @@ from causality_sdk.suspects import Suspects
 
 FRUITLESS = 3  # requests refused in a row, and nothing accepted, before the server is suspected
 ASK_AFTER = 3  # failures of the same rows, before it is asked whose fault that is
+ASK_SOON = 2  # the same while a flush is waiting, whose retries must do for the answer
 LIMITED_ALONE = 6  # failures of one event with 429 or 503, which pass with time as a rule
 TWICE = 2  # refusals of an event alone that count as one: the first may have been chance
 ELSEWHERE = 4  # scouts while the server is away, of which one is not the head of the batch
@@ -114,6 +115,7 @@ class Diagnosis:
         self._muddled = False  # the same, at any time since this batch began
         self._unanswerable = False  # there is nobody to ask
         self._is_guilty = False  # others passed while this batch did not
+        self._ask_after = ASK_AFTER
         self._fruitless = 0  # requests refused since one was accepted
         self.found: Found | None = None  # since it was last taken
 
@@ -133,11 +135,6 @@ class Diagnosis:
         """Whether a failure of these is everybody's: no scout passed, or there is none."""
         return self._elsewhere_failed or self._unanswerable or not self._can_ask(rows)
 
-    @property
-    def is_searching(self) -> bool:
-        """Whether parts of a batch are sent."""
-        return self._bisection is not None
-
     def holds(self, row_id: int) -> bool:
         """Whether this event belongs to the batch under way, and may pass with it."""
         return bool(self._rows) and self._rows[0][0] <= row_id <= self._rows[-1][0]
@@ -148,12 +145,15 @@ class Diagnosis:
         most: int,
         *,
         counts: bool = True,
+        hurried: bool = False,
         done: Container[int] = frozenset(),
     ) -> Chosen:
         """The rows to send, in flight from now on. No rows: there is nothing behind `after`.
 
-        Ids in `done` are acknowledged already.
+        `hurried`: a flush is waiting, with so many retries and no more. Ids in `done` are
+        acknowledged already.
         """
+        self._ask_after = ASK_SOON if hurried else ASK_AFTER
         self._unanswerable = False
         if self._asking or self.blocked:
             question = {row_id for row_id, _ in self._part()}
@@ -195,11 +195,13 @@ class Diagnosis:
         """The head of the batch, or one from elsewhere; the head goes more often.
 
         A head that passes keeps the order, also when a server is back after an outage. One that
-        does not pass, where the next from elsewhere does, is the one to blame.
+        does not pass, where the next from elsewhere does, is the one to blame. One that was set
+        aside before keeps no order, and is no scout.
         """
         turn, self._asked = self._asked, self._asked + 1
         part = self._part()
-        self._is_head = turn % ELSEWHERE != self._elsewhere_at and bool(part)
+        is_turn = turn % ELSEWHERE != self._elsewhere_at
+        self._is_head = is_turn and bool(part) and not self.is_known(part)
         return part[0] if self._is_head else self._scout.choose(question, done)
 
     def _part(self) -> Sequence[Row]:
@@ -298,12 +300,15 @@ class Diagnosis:
         so that what is smaller does not go at once.
         """
         rows = chosen.rows
-        if not self.is_known(rows):
+        if not (self.is_known(rows) or self._scout.has_failed(rows[0][0])):
             self.suspects.doubt()
         if chosen.scouting:
             self._scout.failed(rows[0][0])
             self._away = self._muddled = True
             self._elsewhere_failed |= not self._is_head
+            part = self._part()
+            if self._asking and self.is_known(part):
+                return self._pass_over(part[0][0])  # others are better asked without it
             return Next.WAIT
         self._blame = blame
         self._tries += chosen.counts
@@ -324,17 +329,18 @@ class Diagnosis:
             self._elsewhere_at = 0 if hold or len(rows) == 1 else 1
             # Whoever refuses everything says so to the scout as well, and what is in a search or
             # set aside had a pause of its own.
-            soon = soon or (self._is_doubted(rows) and not limited)
+            soon = soon or (self.is_doubted(rows) and not limited)
             return Next.AGAIN if soon else Next.WAIT
         return Next.WAIT
 
     def _enough(self, rows: Sequence[Row], *, limited: bool = False) -> int:
         """Failures in a row after which chance is no explanation."""
-        if not self._is_doubted(rows):
-            return self.chance.failures_that_tell(ASK_AFTER)
-        return self.chance.failures_that_tell(ASK_AFTER if limited else 1, PART_UNLIKELY)
+        if not self.is_doubted(rows):
+            return self.chance.failures_that_tell(self._ask_after)
+        least = self._ask_after if limited and not self.is_known(rows) else 1
+        return self.chance.failures_that_tell(least, PART_UNLIKELY)
 
-    def _is_doubted(self, rows: Sequence[Row]) -> bool:
+    def is_doubted(self, rows: Sequence[Row]) -> bool:
         """Whether there is reason to think that the fault is in these."""
         return self._bisection is not None or self._is_guilty or self.is_known(rows)
 
@@ -393,7 +399,7 @@ class Diagnosis:
             else:
                 self._halve(infers=False)
             return NOWHERE
-        if self._limited and self._tries < LIMITED_ALONE:
+        if self._limited and self._tries < LIMITED_ALONE and not self.is_known(rows):
             return NOWHERE
         self._limit.restore()
         row_id, blame = rows[0][0], self._blame
@@ -432,14 +438,17 @@ class Diagnosis:
         row_id = rows[0][0]
         if len(rows) > 1 or not self._can_ask(rows):
             return Next.WAIT
-        # Each of them has its turn: one may be well again. That nothing passed counts for nobody.
+        self.suspects.isolate(row_id)
+        return self._pass_over(row_id)  # each has its turn: one may be well again
+
+    def _pass_over(self, row_id: int) -> Position:
+        """Nothing passed beside this one, which counts for nobody; on to the next."""
         assert self._blame is not None  # noqa: S101 - failed() has set it
         blame = self._blame
-        self.suspects.isolate(row_id)
         self.suspects.refused(
             row_id,
             status=blame.status,
-            words=blame.words,
+            words=self._words(row_id, self._tries),
             witnessed=False,
             waits=False,
             times=self._tries,
@@ -511,4 +520,3 @@ class Diagnosis:
         self._limited = False
         self._asking = self._away = self._muddled = self._elsewhere_failed = False
         self._is_guilty = False
-        self._scout.forget()

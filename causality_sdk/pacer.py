@@ -61,6 +61,7 @@ class Pacer:
         self.failures = 0  # attempts in a row that failed
         self._aside_at: float | None = None  # when to go back for what was set aside
         self._aside_target = 0  # how far the pass was to go when that was set
+        self._stumbled = False  # an attempt of this pass failed
         self._aside_rounds = 0  # times in a row that something was set aside again
 
     # ------------------------------------------------------------------ questions
@@ -89,8 +90,7 @@ class Pacer:
             (now >= self._aside_at and not self._must_go_on)
             or (flush_target is not None and self.cursor >= flush_target)
         ):
-            self.cursor = 0
-            self._aside_at = None
+            self._begin_anew()
             self._target = max(self._target, last_id)
         if flush_target is not None:
             self._target = max(self._target, flush_target)
@@ -111,10 +111,10 @@ class Pacer:
     def _must_go_on(self) -> bool:
         """Whether a pass must reach its end before another begins.
 
-        A server that refuses all is asked so slowly that the time to go back comes with every
-        attempt: the first events would be tried for ever, and a good one behind them never.
+        Where attempts fail they are so slow that the time to go back comes before the end: the
+        first events would be tried for ever, and a good one behind them never.
         """
-        return self.failures > 0 and self.cursor < self._aside_target
+        return self._stumbled and self.cursor < self._aside_target
 
     def due_at(
         self, last_id: int, pending: int, flush_target: int | None, cap: float = math.inf
@@ -237,6 +237,7 @@ class Pacer:
         self._refused_since = now if refused else None
         self._refused_id = None
         self.failures += 1
+        self._stumbled = True
         pace = self._pace
         if wait is not None:
             delay = min(wait, pace.backoff_max)
@@ -273,8 +274,12 @@ class Pacer:
         """A flush interrupts a backoff at once, and begins with what was set aside."""
         self._flush_retry_at = -math.inf
         if self._aside_at is not None:
-            self.cursor = 0
-            self._aside_at = None
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self.cursor = 0
+        self._aside_at = None
+        self._stumbled = False
 
     def _offline_delay(self) -> float:
         """Between `backoff_initial` and `OFFLINE_MAX`; near the latter once it has grown to it.

@@ -22,7 +22,9 @@ class Scout:
     def __init__(self, queue: Queue, suspects: Suspects) -> None:
         self._queue = queue
         self._suspects = suspects
-        self._failed: set[int] = set()  # scouts of this question that did not pass either
+        self._failed: set[int] = (
+            set()
+        )  # scouts that did not pass, of this question or before
 
     def choose(self, question: Container[int] = (), done: Container[int] = ()) -> Row | None:
         """The newest event that is no suspect: of a type without suspects and from elsewhere.
@@ -40,7 +42,8 @@ class Scout:
                 suspected.add(kind)
             else:
                 candidates.append((kind, row))
-        if self._failed and all(row[0] in self._failed for _, row in candidates):
+        self._failed.intersection_update(row[0] for _, row in candidates)
+        if len(self._failed) == len(candidates):
             self._failed.clear()  # each had its turn: begin anew
         best = min(
             candidates,
@@ -58,9 +61,9 @@ class Scout:
         """This scout did not pass. The next one is another, in case it is to blame itself."""
         self._failed.add(row_id)
 
-    def forget(self) -> None:
-        """The question is answered."""
-        self._failed.clear()
+    def has_failed(self, row_id: int) -> bool:
+        """Whether this one did not pass before, and others have not all failed since."""
+        return row_id in self._failed
 
 
 def _type(payload: bytes) -> object:

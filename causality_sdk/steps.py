@@ -287,6 +287,7 @@ class Steps:
                 self._limits.timeout, self._clock(), by_all=self._has_no_thread
             ),
             counts=not self._throttle.is_at_once,
+            hurried=self.flushes.target is not None,
         )
         if result is None:
             self._state = before  # nothing was sent
@@ -305,7 +306,8 @@ class Steps:
                     certain=result.certain,
                     events=result.events,
                     whole=result.whole,
-                )
+                ),
+                suspected=result.suspected,
             )
 
     def _answered(self, answer: Answered) -> None:
@@ -325,9 +327,11 @@ class Steps:
             self._hooks.delivered(Delivered(delivered, size, answer.rejected, status))
         if answer.complaint is not None:
             self._complain(answer.complaint)
-            if self._courier.blocked:
+            blocked, asked = self._courier.blocked, answer.retry_after
+            if blocked or asked is not None:
                 self._state = "blocked"
-                self._back_off(Failure(answer.complaint), refused=True)
+                failure = Failure(answer.complaint, retry_after=asked, whole=False)
+                self._back_off(failure, refused=blocked)
 
     def _adopt(self) -> None:
         assert self.adoption is not None  # noqa: S101 - _may_adopt has looked
@@ -389,10 +393,11 @@ class Steps:
         self.flushes.complained(error)
         self._hooks.error(error)
 
-    def _failed(self, failure: Failure) -> None:
+    def _failed(self, failure: Failure, *, suspected: bool = False) -> None:
         self.last_error = failure.error
         self._hooks.error(failure.error)
-        self._back_off(failure)
+        # What comes after a suspect may pass, and does not wait out its backoff.
+        self._back_off(failure, refused=suspected)
 
     def _back_off(self, failure: Failure, *, refused: bool = False) -> None:
         error, now = failure.error, self._clock()

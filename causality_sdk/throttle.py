@@ -39,7 +39,8 @@ class Throttle:
     """The pace of one destination."""
 
     def __init__(self) -> None:
-        self.distance = 0.0  # seconds from one accepted request to the next attempt
+        # Seconds from one accepted request to the next attempt; more than `_enough` is on trial.
+        self.distance = 0.0
         self._enough = 0.0  # the shortest distance that is known to be long enough
         self._too_short = 0.0  # the longest distance that was refused
         self._step = STEP  # by which part a shorter one is tried
@@ -95,7 +96,12 @@ class Throttle:
             if self._is_chance:
                 self._set_distance(0.0)  # not the time that had passed made it pass
         elif self._run:
-            self._learn()
+            self._learn(proven=events >= self._failed_events)
+        elif self.distance > self._enough:
+            if events >= self._failed_events:
+                self._settle_on(self.distance)
+            else:
+                self.distance = self._enough  # it shows as little as the one before
         elif self.distance:
             self._shorten()
         if self._run:
@@ -113,13 +119,17 @@ class Throttle:
     ) -> float | None:
         """The server answered, and took nothing. Gives the seconds until the next attempt.
 
-        None: as long as the backoff says. `whole`: a batch as usual, and not a scout or a part of
-        one, which pass more easily. `asked`: seconds that the server asked for.
+        None: as long as the backoff says. `whole`: a batch as usual; not a scout or a part of one,
+        which pass more easily, and no event that is suspected to fail for its own sake. `asked`:
+        seconds that the server asked for.
         """
+        if not whole and not self._run:
+            return None  # it says nothing about the pace
         at_once, self._at_once = self._at_once, False
         if at_once and self._run == 1:
             self._found(won=False)
-        self._failed_events = events
+        if whole:
+            self._failed_events = events
         if now - self._last_failure > FLAP_SECONDS:
             self._flaps = 0
         self._last_failure = now
@@ -129,6 +139,8 @@ class Throttle:
             self._base = max(self._base, self._began - max(self.distance, 1.0) * 2)
         gap = self._began - self._base if self._accepted_at is not None else 0.0
         was_enough = bool(self._enough) and gap >= self._enough * CLOSE
+        if self.distance > self._enough and gap >= self.distance * CLOSE:
+            self.distance = self._enough  # it was not the time
         if self._run == 1 and not was_enough:
             self._too_soon(gap)
         if asked is not None and asked > 0:
@@ -160,8 +172,12 @@ class Throttle:
         """There was no answer: an outage, whose length says nothing about a pace."""
         self._is_outage = True
 
-    def _learn(self) -> None:
-        """A request passed after others had failed: so much time was enough."""
+    def _learn(self, *, proven: bool) -> None:
+        """A request passed after others had failed: so much time was enough.
+
+        Not `proven`: it was smaller than they were, and may have passed for that. Then the next one
+        waits as long, which shows it.
+        """
         is_outage, self._is_outage = self._is_outage, False
         is_asked, self._is_asked = self._is_asked, False
         if self._accepted_at is None or is_outage or (is_asked and self.distance):
@@ -177,7 +193,13 @@ class Throttle:
             self._was_long = True
             return
         self._was_long = enough > SHORT
-        self._set_distance(min(enough, LONGEST))
+        if proven:
+            self._settle_on(min(enough, LONGEST))
+        else:
+            self.distance = max(self._enough, min(enough, LONGEST))
+
+    def _settle_on(self, enough: float) -> None:
+        self._set_distance(enough)
         # Somewhere between the two: begin in the middle.
         self._step = min(MOST_STEP, (1.0 - self._too_short / max(enough, self._too_short)) / 2)
         self._is_search = self._step > LEAST_STEP
