@@ -1,11 +1,11 @@
-"""Nothing that is raised ends the sender, whatever its class; one that ended all the same is back."""
+"""Nothing that is raised ends the sender, whatever its class; one that ended is back."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +108,14 @@ def nothing(*_details: object) -> None:
 
 
 @pytest.fixture
-def logger() -> Iterator[logging.Logger]:
+def logger() -> logging.Logger:
     logger = logging.Logger("test.never.ended")
     logger.addHandler(logging.NullHandler())
-    yield logger
+    return logger
 
 
 def make(place: str, once: Once, path: Path, logger: logging.Logger, **options: Any) -> Client:
-    hooks = {place: once} if place.startswith("on_") else {}
+    hooks: dict[str, Any] = {place: once} if place.startswith("on_") else {}
     transport = Transport(once if place == "send" else nothing)
     wire = Wire(*(once if place == part else nothing for part in ("frame", "verdicts")))
     if place == "handler":
@@ -141,7 +141,7 @@ def make(place: str, once: Once, path: Path, logger: logging.Logger, **options: 
 
 
 def thread_of(client: Client) -> threading.Thread:
-    thread = client._pipeline.sender._thread
+    thread = client._opened().sender._thread
     assert thread is not None
     return thread
 
@@ -208,7 +208,7 @@ def test_without_a_thread_an_exception_stays_inside(
 
 def end_thread(client: Client) -> threading.Thread:
     """As if something had got through all nets."""
-    sender = client._pipeline.sender
+    sender = client._opened().sender
     thread = thread_of(client)
     step = sender.step
 
@@ -230,7 +230,7 @@ def test_a_thread_that_ended_is_started_again_by_the_next_event(
         ended = end_thread(client)
         assert "SystemExit" in str(client.stats().last_error)
         client.track("after")
-        transport = client._pipeline._made or client.config.transport
+        transport = client._opened()._made or client.config.transport
         assert isinstance(transport, RecordingTransport)
         assert transport.wait_for(1, timeout=30)
         assert thread_of(client) is not ended
