@@ -127,9 +127,10 @@ class Steps:
         try:
             self._mend()
             self._upkeep()
-            self._settle_at_last()
             if self.flushes.take_added():
                 self._pacer.flush_began()
+                self._settle_at = -math.inf  # it is to be told now whether the disk works
+            self._settle_at_last()
             tried = self._may_send()
             adopts = self._may_adopt(self._clock()) and (self._adopts_next or not tried)
             self._worked |= adopts or tried
@@ -140,7 +141,9 @@ class Steps:
                 self._adopts_next = True
                 self._deliver()
             aside = self._pacer.anything_aside
-            if tried or not aside:  # a pass that left something counts once, as it ends
+            # A pass that left something counts once, as it ends. Of what is delivered and still
+            # on the disk, _settle_at_last() tells.
+            if (tried or not aside) and not self._courier.unsettled:
                 attempt = self.flushes.reached(self._pacer.cursor, aside=aside)
                 if attempt is not None:
                     self._pacer.flush_failed(self._clock(), attempt)

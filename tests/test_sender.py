@@ -472,7 +472,8 @@ def test_acknowledged_rows_that_cannot_be_deleted_are_not_sent_again(
     # What came later is delivered all the same: that is often what makes the room.
     assert [len(batch) for batch in requests_of(simulation)] == [5, 5]
     assert simulation.queue.pending == 10
-    simulation.sender.flush(timeout=5, retries=0)
+    flush = simulation.sender.flush(timeout=30, retries=0)
+    assert isinstance(flush.error, QueueError)  # they are delivered, and not off the queue
     assert len(requests_of(simulation)) == 2
     refuse[0] = False
     simulation.run(60)
