@@ -35,6 +35,8 @@ ROWS = (
     "stopped",
     "clock",
     "hostile_server",
+    "poison",
+    "raising",
     "exits",
     "fuzz",
 )
