@@ -31,6 +31,7 @@ IDLE_STEPS = 3  # in a row, that were due and did nothing: an event may just hav
 IDLE_PAUSE = 0.001  # seconds, doubled each time
 IDLE_MOST = 1.0
 BUFFER_PAUSE = 1.0  # seconds before a disk that did not take the buffer is tried again
+SYNC_PAUSE = 1.0  # the same of a sync
 SMALL_QUEUE = 1000  # events; a longer backlog will need its free pages soon
 
 
@@ -88,6 +89,7 @@ class Steps:
         self._idle = 0  # steps in a row that were due and did nothing
         self._orphan_fails = False  # the last attempt with one did
         self._buffer_at = -math.inf  # when the buffer is tried again, after the disk refused it
+        self._sync_at = -math.inf  # when a sync is tried again that failed for whatever reason
         self._disk_logged = False  # one line for a failing disk, until it works again
         self.flushes = Flushes()  # any thread adds, the sender completes
         self.wake_at = 1  # written by the sender: the id whose commit must wake it
@@ -181,10 +183,13 @@ class Steps:
         if is_well and (due is None or due > now):
             self._state = "idle"
         sync_at = self._queue.wal.due_at()
+        if sync_at is not None:
+            sync_at = max(sync_at, self._sync_at)
         if sync_at is None or due is None:
             self.wake_at = last_id + 1  # the first event after a quiet time starts the timers
         else:
-            self.wake_at = self._pacer.wake_at(now)
+            # What is there was looked at; only what comes may change when something is due.
+            self.wake_at = max(self._pacer.wake_at(now), last_id + 1)
         mend_at = None if self.mender is None else self.mender.due_at
         # Until then fewer events than batch_size wake nobody; from then on they do.
         lingers_until = self._pacer.lingers_until if self._pacer.lingers_until > now else None
@@ -242,10 +247,12 @@ class Steps:
             self._disk_logged = False
 
     def _sync(self) -> None:
-        if not self._queue.wal.is_due(sender=True):
+        if not self._queue.wal.is_due(sender=True) or self._clock() < self._sync_at:
             return
         self._worked = True
+        self._sync_at = self._clock() + SYNC_PAUSE
         self._queue.checkpoint()
+        self._sync_at = -math.inf
         while self._queue.pending < SMALL_QUEUE and self._queue.vacuum_step():
             if self._wake.is_set():
                 break
