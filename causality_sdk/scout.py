@@ -22,7 +22,9 @@ class Scout:
     def __init__(self, queue: Queue, suspects: Suspects) -> None:
         self._queue = queue
         self._suspects = suspects
-        self._failed: set[int] = set()  # scouts that did not pass either, of this question or before
+        self._failed: set[int] = (
+            set()
+        )  # scouts that did not pass either, of this question or before
 
     def choose(self, question: Container[int] = ()) -> Row | None:
         """The newest event that is no suspect: of a type without suspects and from elsewhere.

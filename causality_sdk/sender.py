@@ -241,14 +241,23 @@ class Sender(Steps):
         self.wake_at = FOREVER  # until the next step has looked
 
     def _end(self) -> None:
-        with self._turn:
-            if self.adoption is not None:
-                self.adoption.let_go()
-            self._courier.close()
+        try:
+            with self._turn:
+                try:
+                    if self.adoption is not None:
+                        self.adoption.let_go()
+                finally:
+                    self._courier.close()
+        finally:
+            self._ends()
+
+    def _ends(self) -> None:
         self.flushes.end(ClientClosed("the client was closed while flush() was waiting"))
         with self._end_lock:
             self._over = True
             callback, self._on_ended = self._on_ended, None
-        if callback is not None:
-            callback()
-        self._ended.set()
+        try:
+            if callback is not None:
+                callback()
+        finally:
+            self._ended.set()

@@ -228,7 +228,8 @@ class Steps:
         except BaseException as error:
             if not self._log.swallows(error):
                 raise
-            self._log.error("causality: upkeep of the queue failed; it goes on", cause=error)
+            if not self._disk_logged:
+                self._log.error("causality: upkeep of the queue failed; it goes on", cause=error)
             self._upkeep_failed(QueueError(str(as_exception(error))))
 
     def _tell_losses(self) -> None:

@@ -18,6 +18,8 @@ from causality_sdk.ownership import acquire
 from causality_sdk.wire.base import Request, Response
 
 HOUR = 3600.0
+SPAN = HOUR / 6  # a while in which an event comes every 2 s
+MOST_STEPS = 3000  # of 300 events: each is a step or two, as is what falls due for each
 
 
 @pytest.fixture
@@ -42,10 +44,10 @@ def test_what_keeps_the_file_fit_may_fail_for_ever(
 
     with Simulation(path) as simulation:
         monkeypatch.setattr(simulation.queue, part, fail)
-        for _ in range(100):
+        for _ in range(20):
             simulation.track(60)
             simulation.run(40)
-        assert len(simulation.arrived) == 6000
+        assert len(simulation.arrived) == 1200
         assert simulation.queue.pending == 0
 
 
@@ -54,7 +56,7 @@ def test_a_sync_that_is_due_and_fails_delays_no_event_beyond_the_interval(
 ) -> None:
     with Simulation(path, flush_interval=2.0) as simulation:
         monkeypatch.setattr(simulation.queue, "checkpoint", refuse)
-        for number in range(1, 200):
+        for number in range(1, 50):
             simulation.track()
             simulation.run(2.1)
             assert len(simulation.arrived) == number
@@ -73,7 +75,7 @@ def test_a_buffer_that_the_disk_does_not_take_holds_up_nothing(path: Path) -> No
 def test_a_full_queue_is_no_trouble_of_the_disk_and_the_buffer_goes_once_there_is_room(
     path: Path,
 ) -> None:
-    with Simulation(path, max_events=100, overflow="reject") as simulation:
+    with Simulation(path, max_events=100, reject=True) as simulation:
         simulation.recording.respond(503, times=3)
         simulation.track(100)
         simulation.run(1)
@@ -129,7 +131,9 @@ def naming_k1(keys: list[str]) -> Response:
     return Response(200, {}, json.dumps({"results": results}).encode())
 
 
-def answering(path: Path, *answers: Callable[[list[str]], Response]) -> tuple[Simulation, Answering]:
+def answering(
+    path: Path, *answers: Callable[[list[str]], Response]
+) -> tuple[Simulation, Answering]:
     simulation = Simulation(path)
     server = Answering(simulation, *answers)
     simulation.sender._courier._make_transport = lambda: server
@@ -144,7 +148,7 @@ def test_an_answer_ends_what_an_earlier_retry_after_asked_for(path: Path) -> Non
         assert len(server.times) == 1
         simulation.clock.now += 3600
         simulation.run(1)
-        assert len(server.keys) == 49
+        assert len(set(server.keys) - {"k1"}) == 49
         began = simulation.clock.now
         flush = simulation.sender.flush(timeout=600, retries=3)
         assert flush.error is not None, "one event is refused by name"
@@ -229,11 +233,11 @@ STATES: dict[str, Callable[[Simulation], None]] = {
 }
 
 
-def steps_in_an_hour(simulation: Simulation, *, every: float) -> int:
+def steps_in_a_while(simulation: Simulation, *, every: float) -> int:
     """Steps that the thread takes while an event comes now and then."""
     sender, clock = simulation.sender, simulation.clock
-    end, due, steps = clock.now + HOUR, clock.now, 0
-    while clock.now < end and steps < 100_000:
+    end, due, steps = clock.now + SPAN, clock.now, 0
+    while clock.now < end and steps < 2 * MOST_STEPS:
         wait = sender.step()
         steps += 1
         while due <= clock.now:
@@ -264,9 +268,8 @@ def test_a_state_takes_few_steps(state: str, capped: bool, flushing: bool, path:
         if flushing:
             flush = Flush(target=simulation.queue.last_id, retries=10**9, deadline=None)
             simulation.sender.flushes.add(flush)
-        steps = steps_in_an_hour(simulation, every=2.0)
-        # 1,800 events come. Each is a step or two, as is what falls due for each of them.
-        assert steps < 15_000
+        steps = steps_in_a_while(simulation, every=2.0)
+        assert steps < MOST_STEPS
 
 
 @pytest.mark.parametrize("hole", [False, True], ids=["", "with a row gone"])
@@ -284,7 +287,7 @@ def test_an_adoption_takes_few_steps_too(state: str, hole: bool, path: Path) -> 
     with simulate(path) as simulation:
         simulation.track(3)
         STATES[state](simulation)
-        assert steps_in_an_hour(simulation, every=2.0) < 15_000
+        assert steps_in_a_while(simulation, every=2.0) < MOST_STEPS
         if state == "idle":
             assert not orphan.exists()
             assert len([key for key in simulation.arrived if key.startswith("o")]) == 300 - hole
