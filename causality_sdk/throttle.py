@@ -120,8 +120,8 @@ class Throttle:
         """The server answered, and took nothing. Gives the seconds until the next attempt.
 
         None: as long as the backoff says. `whole`: a batch as usual, and not a scout or a part of
-        one, which pass more easily, or an event that is suspected to fail for its own sake. `asked`:
-        seconds that the server asked for.
+        one, which pass more easily, or an event that may fail for its own sake. `asked`: seconds
+        that the server asked for.
         """
         if not whole and not self._run:
             return None  # it says nothing about the pace

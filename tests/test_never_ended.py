@@ -1,11 +1,11 @@
-"""Nothing that is raised ends the sender, whatever its class; one that ended all the same is back."""
+"""Nothing that is raised ends the sender, whatever its class; one that ended is started again."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from causality_sdk import Client, Event
 from causality_sdk.errors import QueueError
+from causality_sdk.sender import Sender
 from causality_sdk.testing import RecordingTransport
 from causality_sdk.wire.base import Request, Response, Verdict
 from causality_sdk.wire.causality import CausalityWire
@@ -108,14 +109,14 @@ def nothing(*_details: object) -> None:
 
 
 @pytest.fixture
-def logger() -> Iterator[logging.Logger]:
-    logger = logging.Logger("test.never.ended")  # noqa: LOG001 - of this test alone
+def logger() -> logging.Logger:
+    logger = logging.Logger("test.never.ended")
     logger.addHandler(logging.NullHandler())
-    yield logger
+    return logger
 
 
 def make(place: str, once: Once, path: Path, logger: logging.Logger, **options: Any) -> Client:
-    hooks = {place: once} if place.startswith("on_") else {}
+    hooks: dict[str, Any] = {place: once} if place.startswith("on_") else {}
     transport = Transport(once if place == "send" else nothing)
     wire = Wire(*(once if place == part else nothing for part in ("frame", "verdicts")))
     if place == "handler":
@@ -140,8 +141,13 @@ def make(place: str, once: Once, path: Path, logger: logging.Logger, **options: 
     )
 
 
+def sender_of(client: Client) -> Sender:
+    assert client._pipeline is not None
+    return client._pipeline.sender
+
+
 def thread_of(client: Client) -> threading.Thread:
-    thread = client._pipeline.sender._thread
+    thread = sender_of(client)._thread
     assert thread is not None
     return thread
 
@@ -208,7 +214,7 @@ def test_without_a_thread_an_exception_stays_inside(
 
 def end_thread(client: Client) -> threading.Thread:
     """As if something had got through all nets."""
-    sender = client._pipeline.sender
+    sender = sender_of(client)
     thread = thread_of(client)
     step = sender.step
 
@@ -230,7 +236,7 @@ def test_a_thread_that_ended_is_started_again_by_the_next_event(
         ended = end_thread(client)
         assert "SystemExit" in str(client.stats().last_error)
         client.track("after")
-        transport = client._pipeline._made or client.config.transport
+        transport = client.config.transport
         assert isinstance(transport, RecordingTransport)
         assert transport.wait_for(1, timeout=30)
         assert thread_of(client) is not ended

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from simulation import HERE, Simulation
@@ -199,8 +200,8 @@ def paced(simulation: Simulation) -> None:
 
 def disk_away(simulation: Simulation) -> None:
     queue = simulation.queue
-    queue.checkpoint = refuse  # type: ignore[method-assign, assignment]
-    queue.settle = refuse  # type: ignore[method-assign, assignment]
+    queue.checkpoint = refuse  # type: ignore[method-assign]
+    queue.settle = refuse  # type: ignore[method-assign]
 
 
 def unreadable(simulation: Simulation) -> None:
@@ -261,7 +262,7 @@ def steps_in_a_while(simulation: Simulation, *, every: float) -> int:
 @pytest.mark.parametrize("capped", [False, True], ids=["", "at the cap"])
 @pytest.mark.parametrize("state", STATES)
 def test_a_state_takes_few_steps(state: str, capped: bool, flushing: bool, path: Path) -> None:
-    options = {"max_events": 20} if capped else {}
+    options: dict[str, Any] = {"max_events": 20} if capped else {}
     with Simulation(path, **options) as simulation:
         simulation.track(30 if capped else 3)
         STATES[state](simulation)
