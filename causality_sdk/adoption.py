@@ -30,7 +30,6 @@ LOOK_SECONDS = 30.0  # between two looks for orphans, less up to a tenth
 TROUBLES = 3  # of its disk, before an orphan is left alone
 REST_EVENTS = 100  # that the server refuses: moved over to our own queue
 PATIENCE = 20  # attempts without any progress, before an orphan is put off
-IDLE_SECONDS = 1.0  # before an orphan with nothing to do is looked at again
 PUT_OFF_SECONDS = 600.0  # before a file that could not be drained is looked at again
 
 
@@ -147,9 +146,11 @@ class Adoption:
         """Gives the orphan at hand back. Whoever comes next finds what is left in it."""
         orphan, self._orphan = self._orphan, None
         if orphan is not None:
-            orphan.drain.stop()
-            orphan.queue.close()
-            orphan.lease.release()
+            try:
+                orphan.drain.stop()
+            finally:
+                orphan.queue.close()
+                orphan.lease.release()
 
     # ------------------------------------------------------------------ taking
 
@@ -226,9 +227,13 @@ class Adoption:
         wait = orphan.drain.step()
         delivered = orphan.queue.snapshot()[0].acknowledged - before
         failure = orphan.drain.failure
-        # None: it has nothing to do, though something is queued, as where somebody deleted rows.
-        self.due_at = self._clock() + (IDLE_SECONDS if wait is None else wait)
-        is_stuck = failure is not None or orphan.drain.state == "blocked" or wait is None
+        if wait is None and orphan.queue.pending:
+            # Some rows were deleted by hand: what is counted is looked for once, and not for ever.
+            if orphan.queue.take(0, max_events=1, max_bytes=1):
+                wait = LOOK_SECONDS
+            orphan.queue.give_back()
+        self.due_at = self._clock() + (wait or 0.0)
+        is_stuck = failure is not None or orphan.drain.state == "blocked"
         self._fruitless = self._fruitless + 1 if is_stuck and not delivered else 0
         if failure is not None and failure.certain:
             self.let_go()

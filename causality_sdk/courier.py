@@ -176,8 +176,15 @@ class Courier:
 
     def close(self) -> None:
         """Lets go of the connections. May be called twice."""
-        if self._transport is not None:
+        if self._transport is None:
+            return
+        try:
             self._transport.close()
+        except BaseException as error:
+            if not self._log.swallows(error):
+                raise
+            # Whatever else is to be let go of does not depend on it.
+            self._log.error("causality: the transport cannot be closed", cause=error)
 
     # ------------------------------------------------------------------ the attempt
 

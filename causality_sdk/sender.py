@@ -252,18 +252,25 @@ class Sender(Steps):
         self.wake_at = FOREVER  # until the next step has looked
 
     def _end(self) -> None:
-        with self._turn:
-            if self.adoption is not None:
-                self._try_to(self.adoption.let_go)
-            self._try_to(self._courier.close)
+        try:
+            with self._turn:
+                if self.adoption is not None:
+                    self._try_to(self.adoption.let_go)
+                self._try_to(self._courier.close)
+        finally:
+            self._ends()
+
+    def _ends(self) -> None:
         with self._end_lock:
             self._over = True
             callback, self._on_ended = self._on_ended, None
         # After _over is set: a flush that is added later finds out by itself.
         self.flushes.end(ClientClosed(CLOSED))
-        if callback is not None:
-            self._try_to(callback)
-        self._ended.set()
+        try:
+            if callback is not None:
+                self._try_to(callback)
+        finally:
+            self._ended.set()
 
     def _try_to(self, clean_up: Callable[[], None]) -> None:
         """One thing to tidy that fails, such as a transport's close(), keeps no other from it."""

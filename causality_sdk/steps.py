@@ -34,6 +34,7 @@ IDLE_MOST = 1.0
 UNSETTLED_MOST = 20_000  # events that are acknowledged and still queued, before no more are sent
 DISK_PAUSE = 1.0  # seconds before a disk that did not take them off the queue is tried again
 BUFFER_PAUSE = 1.0  # seconds before a disk that did not take the buffer is tried again
+SYNC_PAUSE = 1.0  # the same of a sync
 SMALL_QUEUE = 1000  # events; a longer backlog will need its free pages soon
 
 
@@ -92,6 +93,7 @@ class Steps:
         self._orphan_fails = False  # the last attempt with one did
         self._settle_at = -math.inf  # when the disk is tried again that did not take rows off
         self._buffer_at = -math.inf  # when the buffer is tried again, after the disk refused it
+        self._sync_at = -math.inf  # when a sync is tried again that failed for whatever reason
         self._disk_logged = False  # one line for a failing disk, until it works again
         self.flushes = Flushes()  # any thread adds, the sender completes
         self.wake_at = 1  # written by the sender: the id whose commit must wake it
@@ -187,13 +189,17 @@ class Steps:
             due = max(due, self._throttle.ready_at())
         if self._courier.unsettled:  # the disk is tried again, whatever else there is to do
             again = max(self._settle_at, self._pacer.retry_at)
-            due = again if due is None else min(due, again)
+            # With nothing else to send, a flush waits for just that.
+            waits = due is None or self._pacer.cursor >= last_id
+            due = again if waits or due is None else min(due, again)
         if self._buffer.waiting:
             due = self._buffer_at if due is None else min(due, self._buffer_at)
         is_well = self._pacer.failures == 0 and not self._orphan_fails
         if is_well and (due is None or due > now):
             self._state = "idle"
         sync_at = self._queue.wal.due_at()
+        if sync_at is not None:
+            sync_at = max(sync_at, self._sync_at)
         if sync_at is None or due is None:
             self.wake_at = last_id + 1  # the first event after a quiet time starts the timers
         else:
@@ -239,7 +245,8 @@ class Steps:
         except BaseException as error:
             if not self._log.swallows(error):
                 raise
-            self._log.error("causality: upkeep of the queue failed; it goes on", cause=error)
+            if not self._disk_logged:
+                self._log.error("causality: upkeep of the queue failed; it goes on", cause=error)
             self._upkeep_failed(QueueError(str(as_exception(error))))
 
     def _tell_losses(self) -> None:
@@ -258,10 +265,12 @@ class Steps:
             self._disk_logged = False
 
     def _sync(self) -> None:
-        if not self._queue.wal.is_due(sender=True):
+        if not self._queue.wal.is_due(sender=True) or self._clock() < self._sync_at:
             return
         self._worked = True
+        self._sync_at = self._clock() + SYNC_PAUSE
         self._queue.checkpoint()
+        self._sync_at = -math.inf
         while self._queue.pending < SMALL_QUEUE and self._queue.vacuum_step():
             if self._wake.is_set():
                 break

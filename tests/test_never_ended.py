@@ -1,4 +1,4 @@
-"""Nothing that is raised ends the sender, whatever its class; one that ended is back."""
+"""Nothing that is raised ends the sender, whatever its class; one that ended is started again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from causality_sdk import Client, Event
 from causality_sdk.errors import QueueError
+from causality_sdk.sender import Sender
 from causality_sdk.testing import RecordingTransport
 from causality_sdk.wire.base import Request, Response, Verdict
 from causality_sdk.wire.causality import CausalityWire
@@ -140,8 +141,13 @@ def make(place: str, once: Once, path: Path, logger: logging.Logger, **options: 
     )
 
 
+def sender_of(client: Client) -> Sender:
+    assert client._pipeline is not None
+    return client._opened().sender
+
+
 def thread_of(client: Client) -> threading.Thread:
-    thread = client._opened().sender._thread
+    thread = sender_of(client)._thread
     assert thread is not None
     return thread
 
@@ -208,7 +214,7 @@ def test_without_a_thread_an_exception_stays_inside(
 
 def end_thread(client: Client) -> threading.Thread:
     """As if something had got through all nets."""
-    sender = client._opened().sender
+    sender = sender_of(client)
     thread = thread_of(client)
     step = sender.step
 
@@ -230,7 +236,7 @@ def test_a_thread_that_ended_is_started_again_by_the_next_event(
         ended = end_thread(client)
         assert "SystemExit" in str(client.stats().last_error)
         client.track("after")
-        transport = client._opened()._made or client.config.transport
+        transport = client.config.transport
         assert isinstance(transport, RecordingTransport)
         assert transport.wait_for(1, timeout=30)
         assert thread_of(client) is not ended
