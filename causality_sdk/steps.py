@@ -182,16 +182,15 @@ class Steps:
     def _next_wait(self) -> float | None:
         now = self._clock()
         last_id = self._queue.last_id
-        due = self._pacer.due_at(
-            last_id, self._queue.pending, self.flushes.target, self._queue.cap_in_events
-        )
+        target = self.flushes.target
+        if target is not None and self._courier.unsettled and self._pacer.cursor >= target:
+            target = None  # what it waits for is the disk alone
+        due = self._pacer.due_at(last_id, self._queue.pending, target, self._queue.cap_in_events)
         if due is not None:
             due = max(due, self._throttle.ready_at())
         if self._courier.unsettled:  # the disk is tried again, whatever else there is to do
             again = max(self._settle_at, self._pacer.retry_at)
-            # With nothing else to send, a flush waits for just that.
-            waits = due is None or self._pacer.cursor >= last_id
-            due = again if waits or due is None else min(due, again)
+            due = again if due is None else min(due, again)
         if self._buffer.waiting:
             due = self._buffer_at if due is None else min(due, self._buffer_at)
         is_well = self._pacer.failures == 0 and not self._orphan_fails
