@@ -203,8 +203,16 @@ print("done")
 
 # ---------------------------------------------------------------- users
 
+
+def _is_open_to_others(path: Path) -> bool:
+    return all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
+
+
 needs_root = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be two users"
+    not hasattr(os, "geteuid")
+    or os.geteuid() != 0
+    or not (_is_open_to_others(Path(sys.prefix)) and _is_open_to_others(ROOT)),
+    reason="needs root, who can be two users, and a Python that the other one can read",
 )
 NOBODY = 65534
 
