@@ -31,6 +31,8 @@ FLAP_SECONDS = 300.0  # a failure is one of several within that time
 LITTLE = 4  # failures in a row, before the distance is doubled instead of raised by a quarter
 MANY = 15  # the same where it is chance
 IMMEDIATE = 5  # failures in a row that are followed at once, where it is chance
+BOLD_AFTER = 12  # failures that seem to have come too soon, before that is put to the test
+BOLD = 2  # requests without a distance that pass, if it was not the distance
 CHANCE = 0.25  # share of requests sent at once that must pass
 FORGET = 0.97  # weight of what was found out before
 
@@ -64,7 +66,9 @@ class Throttle:
         self._was_asked = False  # the same, ever
         self._was_long = False  # the last time that something passed, it had taken long
         self._at_once = False  # the attempt under way is one that did not wait
-        self._won = 0.0  # of those, how many passed
+        self._expected = 0  # failures that came too soon after another request, as it seems
+        self._bold = 0  # requests to come that keep no distance, to see whether it is that
+        self._won = 0.0  # of those that did not wait, how many passed
         self._tried = 0.0
 
     def ready_at(self) -> float:
@@ -90,7 +94,12 @@ class Throttle:
     def accepted(self, now: float, events: int = 0) -> None:
         """The server took a request of so many events; its answer came at `now`."""
         at_once, self._at_once = self._at_once, False
-        if at_once:
+        if self._bold and not self._run:
+            self._bold -= 1
+            if not self._bold:  # so many in a row need no distance between them
+                self._won = self._tried = max(self._won, BOLD)
+                self._set_distance(0.0)
+        elif at_once:
             if self._run == 1 and events >= self._failed_events:  # a smaller one is no trial
                 self._found(won=True)
             if self._is_chance:
@@ -108,11 +117,14 @@ class Throttle:
             self._flaps += 1
             self._episode_at = now
             self._since_failure = 0
+            if self._expected >= BOLD_AFTER:
+                self._expected, self._bold = 0, BOLD
         self._since_failure += 1
         self._run = 0
         self._is_outage = False
         self._accepted_at = self._base = now
-        self._ready_at = now + self.distance if self.distance else -math.inf
+        waits = self.distance and not self._bold
+        self._ready_at = now + self.distance if waits else -math.inf
 
     def failed(
         self, now: float, *, events: int = 0, whole: bool = True, asked: float | None = None
@@ -141,8 +153,10 @@ class Throttle:
         was_enough = bool(self._enough) and gap >= self._enough * CLOSE
         if self.distance > self._enough and gap >= self.distance * CLOSE:
             self.distance = self._enough  # it was not the time
-        if self._run == 1 and not was_enough:
+        bold, self._bold = self._bold, 0
+        if self._run == 1 and not was_enough and not bold:
             self._too_soon(gap)
+            self._expected += whole
         if asked is not None and asked > 0:
             self._is_asked = self._was_asked = True
             return None
