@@ -270,6 +270,11 @@ class Encoder:
             raise EventError(
                 "properties are nested too deep for this place in the program, or hold themselves"
             ) from None
+        except RuntimeError as error:  # of a dict or a set; orjson copies, and never meets it
+            raise EventError(
+                f"properties were changed by another thread while they were read ({error}); give"
+                " track() a copy of them"
+            ) from None
         if server is not None:
             checked["properties"]["_server"] = server
         return orjson.dumps(checked)

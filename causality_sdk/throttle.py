@@ -214,6 +214,8 @@ class Throttle:
 
     def _settle_on(self, enough: float) -> None:
         self._set_distance(enough)
+        if not self.distance:
+            return
         # Somewhere between the two: begin in the middle.
         self._step = min(MOST_STEP, (1.0 - self._too_short / max(enough, self._too_short)) / 2)
         self._is_search = self._step > LEAST_STEP

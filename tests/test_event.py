@@ -810,3 +810,17 @@ class TestForAnyValue:
         with contextlib.suppress(EventError):  # nothing else may come out
             _, payload = ENCODER.encode("e", {"v": value})
             json.loads(payload)
+
+
+def test_properties_that_another_thread_changes_meanwhile_are_an_event_error() -> None:
+    """Not a RuntimeError, which programs take for that of a closed client."""
+
+    class Growing(dict[str, Any]):
+        def __iter__(self) -> Any:
+            raise RuntimeError("dictionary changed size during iteration")
+
+        items = keys = values = __iter__
+
+    with pytest.raises(EventError, match="changed by another thread") as caught:
+        ENCODER.encode("e", {"cart": Growing(price=None, other=1), "none": None})
+    assert not isinstance(caught.value, RuntimeError)
