@@ -14,6 +14,7 @@ import _socket
 import io
 import socket
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,17 @@ class Attempt:
         self.deadline = 0.0  # of time.monotonic()
         self.connected = False  # a new connection was begun for it
         self.received = False  # at least one byte of an answer came
+        self._opened: weakref.WeakSet[Any] = weakref.WeakSet()  # connections, closed ones too
+
+    def opened(self, connection: Any) -> None:
+        """A connection was made, for this attempt and maybe for later ones."""
+        self._opened.add(connection)
+
+    def hang_up(self) -> None:
+        """Closes whatever is open, also what no pool knows of any more."""
+        for connection in list(self._opened):
+            connection.close()
+        self._opened.clear()
 
     def begin(self, deadline: float) -> None:
         """A new attempt that must be over at `deadline` (seconds of `time.monotonic()`)."""
@@ -149,6 +161,7 @@ def _connection_class(base: type[Any], attempt: Attempt) -> type[Any]:
     class Connection(base):  # type: ignore[misc]  # one of urllib3's, chosen at run time
         def connect(self) -> None:
             attempt.connected = True  # first: a failed handshake is no stale connection either
+            attempt.opened(self)
             super().connect()
             connected: Any = self.sock
             self.sock: Any = _Socket(connected, attempt)

@@ -106,6 +106,7 @@ class HttpTransport:
         """Closes the connections. A session of the caller's own is the caller's to close."""
         if self._owns_session:
             self._session.close()
+            self._attempt.hang_up()
 
     def _exchange(self, request: Request) -> Response:
         headers = self._headers.copy()
@@ -132,6 +133,8 @@ class HttpTransport:
             content, truncated = _read(response)
         finally:
             response.close()
+        if truncated and self._owns_session:
+            self._attempt.hang_up()  # what is left of the answer would be that to the next request
         self._compression.answered(response.status_code, body=bool(body))
         return Response(
             status=response.status_code,
