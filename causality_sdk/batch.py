@@ -58,11 +58,16 @@ class BatchLimit:
         """Bytes of payload the next batch may hold; one event may always go."""
         return self._ceiling.bytes
 
+    @property
+    def is_lowered(self) -> bool:
+        """Whether something was learned. As long as not, nobody asks for the bytes of a batch."""
+        return self._ceiling != self._most
+
     def succeeded(self, size: Size) -> None:
         """The server took a batch of that size."""
         self._events = min(self._events * 2, self._most.events)
         self._kept = None  # found
-        if self._ceiling == self._most:
+        if not self.is_lowered:
             return
         self._proven = Size(
             max(self._proven.events, size.events), max(self._proven.bytes, size.bytes)
