@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
 SECONDS = 0.03  # that a request takes
 
 
-class Fate:
+class Fate(ABC):
     """What becomes of a request."""
 
+    @abstractmethod
     def status(self, now: float, events: int, size: int) -> int:
         """0 if it is taken."""
-        raise NotImplementedError
 
+    @abstractmethod
     def best(self, seconds: float, most: int, size: int) -> float:
         """Events that could pass in that time, `most` and so many bytes of each in a request."""
-        raise NotImplementedError
 
 
 def unlimited(seconds: float, most: int) -> float:

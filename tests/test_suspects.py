@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from causality_sdk.chance import Chance
 from causality_sdk.suspects import COUNTED_TO_BURY, Suspects
 
 
@@ -62,3 +63,18 @@ def test_an_event_that_was_accepted_or_left_is_forgotten() -> None:
     refuse(suspects, 1, witnessed=True)
     refuse(suspects, 1, witnessed=True)
     assert suspects.doomed() == {}
+
+
+def test_refusals_that_chance_explains_doom_nobody_until_there_are_too_many() -> None:
+    """Where every second request fails, three in a row are nothing to bury a good event for."""
+    chance = Chance()
+    for _ in range(100):
+        chance.failed(1)
+        chance.passed()
+    suspects = Suspects(chance)
+    for _ in range(3):
+        suspects.refused(1, status=500, words="", witnessed=True)
+    assert suspects.doomed() == {}
+    for _ in range(20):
+        suspects.refused(1, status=500, words="", witnessed=True)
+    assert list(suspects.doomed()) == [1]
